@@ -1,0 +1,225 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ChannelError                        base class of everything that this package raises on purpose
+    ├── AddressError (ValueError)       no address, or one that cannot be understood
+    ├── ChannelClosed                   this side closed the channel, or it ended after a shutdown
+    ├── PeerLost (ConnectionError)      the bridge vanished without a goodbye, or nobody listens
+    ├── LinkFailed(code)                the bridge ended the link because this side broke a rule
+    ├── ProtocolError                   the bridge sent a control frame that does not fit here
+    ├── HandshakeRefused(code)          the bridge does not accept this peer
+    │   └── SchemaRefused               … because both speak different contracts (is a ContractMismatch too)
+    ├── ContractMismatch                the two sides disagree about a layout: ``expected``, ``actual``
+    ├── TransportUnavailable(code)      shared memory was demanded and cannot be had
+    ├── UnknownTopic (LookupError)      the bridge has no such topic
+    ├── ChannelFull (TimeoutError)      no room for the frame before the timeout; send again later
+    ├── FrameTooLarge (ValueError)      the payload can never fit; nothing was written
+    ├── SegmentCorrupt                  a word in shared memory is outside its legal range
+    ├── StaleMessageError (RuntimeError)  a message was used after its ring space was released
+    └── MessageError (ValueError)       a field's value does not fit its contract
+
+Waiting for a message that does not come raises the built-in :class:`TimeoutError`. Attributes carry the numbers;
+the text is for people only and may change.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AddressError",
+    "ChannelClosed",
+    "ChannelError",
+    "ChannelFull",
+    "ContractMismatch",
+    "FrameTooLarge",
+    "HandshakeRefused",
+    "LinkFailed",
+    "MessageError",
+    "PeerLost",
+    "ProtocolError",
+    "SchemaRefused",
+    "SegmentCorrupt",
+    "StaleMessageError",
+    "TransportUnavailable",
+    "UnknownTopic",
+]
+
+
+class ChannelError(Exception):
+    """Base class of all exceptions of this package."""
+
+
+class AddressError(ChannelError, ValueError):
+    """There is no address to connect to, or it cannot be understood.
+
+    Attributes:
+        address: The text that was given; empty where there was none.
+    """
+
+    def __init__(self, message: str, *, address: str = "") -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class ChannelClosed(ChannelError):
+    """The channel is closed on this side, or has ended after the bridge's shutdown.
+
+    Attributes:
+        reason: The bridge's reason for the shutdown; empty where this side closed.
+    """
+
+    def __init__(self, message: str = "channel is closed", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PeerLost(ChannelError, ConnectionError):
+    """The bridge hung up without a shutdown, or could not be reached.
+
+    Frames that were already in the ring have been handed out before this is raised.
+    """
+
+
+class LinkFailed(ChannelError):
+    """The bridge ended the link, because this side broke a rule of the protocol or of the ring.
+
+    Attributes:
+        code: Number of the rule (``LinkError.code`` of the control frames).
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ProtocolError(ChannelError):
+    """The bridge sent something that the protocol does not allow at this point."""
+
+
+class HandshakeRefused(ChannelError):
+    """The bridge does not accept this peer.
+
+    Attributes:
+        code: Why (``Refused.code`` of the control frames).
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ContractMismatch(ChannelError):
+    """The two sides were generated from different contracts.
+
+    Attributes:
+        expected: Digest on the bridge's side; empty where the bridge only says that it differs.
+        actual: Digest on this side.
+    """
+
+    def __init__(self, message: str, *, expected: bytes = b"", actual: bytes = b"") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class SchemaRefused(HandshakeRefused, ContractMismatch):
+    """The handshake was refused because the contracts of both sides differ: a refusal and a mismatch in one."""
+
+    def __init__(self, message: str, *, code: int, expected: bytes, actual: bytes) -> None:
+        ChannelError.__init__(self, message)
+        self.code = code
+        self.expected = expected
+        self.actual = actual
+
+
+class TransportUnavailable(ChannelError):
+    """``transport="shm"`` was demanded and shared memory cannot be used.
+
+    Attributes:
+        code: The fallback code (``Welcome.fallback_code`` of the control frames).
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UnknownTopic(ChannelError, LookupError):
+    """The bridge has no such topic in its contracts.
+
+    Attributes:
+        topic_id: The topic.
+    """
+
+    def __init__(self, message: str, *, topic_id: int) -> None:
+        super().__init__(message)
+        self.topic_id = topic_id
+
+
+class ChannelFull(ChannelError, TimeoutError):
+    """There was no room for the frame before the timeout ended; nothing was sent.
+
+    Attributes:
+        needed: Bytes that the record takes.
+        free: Bytes that were free at the last look.
+    """
+
+    def __init__(self, message: str, *, needed: int, free: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+class FrameTooLarge(ChannelError, ValueError):
+    """The payload is longer than this link can ever take; nothing was written.
+
+    Attributes:
+        payload_len: Bytes of the payload.
+        max_payload: Most bytes that a payload of this link may have.
+    """
+
+    def __init__(self, message: str, *, payload_len: int, max_payload: int) -> None:
+        super().__init__(message)
+        self.payload_len = payload_len
+        self.max_payload = max_payload
+
+
+class SegmentCorrupt(ChannelError):
+    """A word in shared memory is outside its legal range; the link cannot go on.
+
+    Attributes:
+        field: Name of the field.
+        value: What was found.
+        legal: The legal range in words.
+    """
+
+    def __init__(self, *, field: str, value: object, legal: str, where: str = "") -> None:
+        place = f" {where}" if where else ""
+        super().__init__(f"segment corrupt: {field}={value}{place}, legal: {legal}; restart the bridge and this peer")
+        self.field = field
+        self.value = value
+        self.legal = legal
+
+
+class StaleMessageError(ChannelError, RuntimeError):
+    """A message, batch or reservation was used after its ring space was given back."""
+
+    def __init__(
+        self,
+        message: str = "the message is no longer valid: its ring space was released; use .copy() to keep a message",
+    ) -> None:
+        super().__init__(message)
+
+
+class MessageError(ChannelError, ValueError):
+    """A value does not fit the contract of its message.
+
+    Attributes:
+        field: Name of the field; empty where the message as a whole is wrong.
+        value: The value that was refused.
+    """
+
+    def __init__(self, message: str, *, field: str = "", value: object = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
