@@ -1,0 +1,184 @@
+//! The bridge's TOML configuration: read, checked against the world, and reported on with every problem at once.
+//!
+//! [`Config::load`] either returns a configuration that can be run as it is (contracts loaded, commands found, paths
+//! absolute) or a [`ConfigError`] that names each problem with its line and what to change.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use toml::de::DeTable;
+
+mod check;
+mod problem;
+mod read;
+mod section;
+
+pub use problem::{ConfigError, Problem};
+
+use problem::Problems;
+
+/// Longest worker or link name, in bytes: what the handshake's `name` fields hold.
+pub const WORKER_NAME_MAX: usize = 64;
+
+/// Largest `[worker.settings]` table as JSON, in bytes: what a Settings frame holds.
+pub const SETTINGS_MAX: usize = 65_536;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from, as named by the caller.
+    pub path: PathBuf,
+    /// The `[bridge]` table.
+    pub bridge: BridgeConfig,
+    /// The `[[worker]]` tables in the order of the file; names are unique.
+    pub workers: Vec<WorkerConfig>,
+    /// The application contracts that `bridge.contracts` names.
+    pub contracts: Arc<mycelium_contracts::Contracts>,
+}
+
+/// The `[bridge]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeConfig {
+    /// Path of the listening socket; without one only spawned workers and in-process actors take part.
+    pub listen: Option<PathBuf>,
+    /// Path of the contracts file.
+    pub contracts: PathBuf,
+    /// Transport of clients of the listening socket.
+    pub transport: TransportMode,
+    /// Bytes of each ring of a client of the listening socket; a power of two.
+    pub ring_capacity: usize,
+    /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
+    pub spin_us: Option<u32>,
+    /// Users that may connect to the listening socket.
+    pub allowed_uids: Vec<u32>,
+    /// Time from the request to stop until SIGTERM is sent to workers that have not ended.
+    pub shutdown_timeout: Duration,
+    /// Filter directives of the log.
+    pub log: String,
+}
+
+/// One `[[worker]]` table, with the defaults of `[bridge]` filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerConfig {
+    /// Unique name: also the name of its link and the `worker` field of its log lines.
+    pub name: String,
+    /// The executable, found in `PATH` or relative to `working_dir`; absolute.
+    pub program: PathBuf,
+    /// Arguments after the program.
+    pub args: Vec<String>,
+    /// Absolute directory to start in.
+    pub working_dir: PathBuf,
+    /// Variables added to the bridge's own environment.
+    pub env: BTreeMap<String, String>,
+    /// Names of the messages that the bridge subscribes to for the worker.
+    pub subscribe: Vec<String>,
+    /// Transport of the worker's link.
+    pub transport: TransportMode,
+    /// Bytes of each ring of the worker's link; a power of two.
+    pub ring_capacity: usize,
+    /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
+    pub spin_us: Option<u32>,
+    /// What happens when the worker ends.
+    pub restart: RestartConfig,
+    /// The worker's own settings, handed over as a JSON object.
+    pub settings: Map<String, Value>,
+}
+
+/// What happens when a worker ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartConfig {
+    /// Which ends lead to a restart.
+    pub policy: RestartPolicy,
+    /// Delay before the first restart; doubled for each further crash in a row, then shortened by up to a half at random.
+    pub backoff: Duration,
+    /// Upper bound of the delay. A run that stayed attached for longer than this starts over with `backoff`.
+    pub backoff_max: Duration,
+    /// Number of crashes within `window` that stop the worker for good.
+    pub limit: u32,
+    /// Length of the sliding window in which crashes are counted.
+    pub window: Duration,
+}
+
+impl Default for RestartConfig {
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::OnFailure,
+            backoff: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            limit: 10,
+            window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Which ends of a worker lead to a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Any end, a clean exit included.
+    Always,
+    /// A non-zero exit status or a signal.
+    OnFailure,
+    /// None.
+    Never,
+}
+
+/// How the frames of a link travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportMode {
+    /// Shared memory where both sides can, otherwise the socket.
+    Auto,
+    /// Shared memory or nothing.
+    Shm,
+    /// The socket.
+    Socket,
+}
+
+impl Config {
+    /// Reads and checks a configuration file. Relative paths in it are relative to its directory.
+    ///
+    /// Looks at the file system (contracts file, working directories, commands) but starts nothing and creates nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found. A file that is no TOML is reported with its first syntax error only.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let source = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot read the configuration: {error}");
+            ConfigError::whole_file(path, message, "name an existing TOML file with --config")
+        })?;
+        let directory = std::path::absolute(path).map_err(|error| {
+            let message = format!("cannot tell the directory of the configuration: {error}");
+            ConfigError::whole_file(path, message, "name the file with an absolute path")
+        })?;
+        let directory = directory.parent().unwrap_or(Path::new("/"));
+        Self::parse(path, directory, &source)
+    }
+
+    fn parse(path: &Path, directory: &Path, source: &str) -> Result<Self, ConfigError> {
+        let mut problems = Problems::new(source);
+        let root = match DeTable::parse(source) {
+            Ok(root) => root,
+            Err(error) => {
+                let span = error.span().unwrap_or(0..0);
+                problems.add(&span, format!("not valid TOML: {}", error.message()), "");
+                return Err(problems.into_error(path));
+            }
+        };
+        let written = read::file(root.get_ref(), &mut problems);
+        match check::file(written, directory, &mut problems) {
+            Some((bridge, workers, contracts)) if problems.is_empty() => Ok(Self {
+                path: path.to_owned(),
+                bridge,
+                workers,
+                contracts,
+            }),
+            _ => Err(problems.into_error(path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

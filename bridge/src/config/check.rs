@@ -1,0 +1,372 @@
+//! Checks what was written against the world: contracts, directories, commands, names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mycelium_contracts::Contracts;
+use mycelium_messages::layout::{FRAME_ALIGN, FRAME_HEADER_LEN, RING_RECORD_DIVISOR};
+use tracing_subscriber::EnvFilter;
+
+use super::problem::{Problems, did_you_mean};
+use super::read::{Bridge, File, Worker};
+use super::section::At;
+use super::{BridgeConfig, RestartConfig, TransportMode, WorkerConfig};
+use crate::listen;
+use crate::supervisor::{ENV_FD, ENV_WORKER};
+
+/// Capacity of a ring where the file names none, in bytes.
+const RING_CAPACITY_DEFAULT: usize = 1 << 20;
+
+/// Time that workers get to end by themselves where the file names none.
+const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_millis(2000);
+
+/// Filter directives of the log where the file names none.
+const LOG_DEFAULT: &str = "info";
+
+/// Checks everything; `None` where something is missing that no default can replace.
+pub(super) fn file(
+    written: File,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<(BridgeConfig, Vec<WorkerConfig>, Arc<Contracts>)> {
+    let contracts = contracts(&written.bridge, directory, problems);
+    let bridge = bridge(written.bridge, directory, problems);
+    names_are_unique(&written.workers, problems);
+    let mut workers = Vec::new();
+    for item in written.workers {
+        if let Some(contracts) = &contracts {
+            check_topics(&item, &bridge, contracts, problems);
+        }
+        workers.push(worker(item, &bridge, directory, problems));
+    }
+    Some((
+        bridge,
+        workers.into_iter().collect::<Option<_>>()?,
+        contracts?,
+    ))
+}
+
+fn contracts(
+    bridge: &Bridge,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<Arc<Contracts>> {
+    let written = bridge.contracts.as_ref()?;
+    let path = join(directory, &written.value);
+    if let Err(error) = std::fs::metadata(&path) {
+        problems.add(
+            &written.span,
+            format!(
+                "[bridge]: cannot read the contracts file: path={}: {error}",
+                path.display()
+            ),
+            "paths are relative to the directory of the configuration file",
+        );
+        return None;
+    }
+    match mycelium_contracts::load(&path) {
+        Ok(contracts) => Some(Arc::new(contracts)),
+        Err(report) => {
+            problems.add(
+                &written.span,
+                format!(
+                    "[bridge]: the contracts file has errors: path={}\n{report}",
+                    path.display()
+                ),
+                format!("run: mycelium-contracts check {}", path.display()),
+            );
+            None
+        }
+    }
+}
+
+fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> BridgeConfig {
+    let listen = written.listen.map(|at| {
+        let path = join(
+            directory,
+            at.value.strip_prefix("unix:").unwrap_or(&at.value),
+        );
+        if let Err(error) = listen::check_path(&path) {
+            problems.add(&at.span, format!("[bridge]: {error}"), error.hint());
+        }
+        path
+    });
+    let log = written.log.map_or_else(
+        || LOG_DEFAULT.to_owned(),
+        |at| {
+            if let Err(error) = EnvFilter::builder().parse(&at.value) {
+                problems.add(
+                    &at.span,
+                    format!("[bridge]: log is not a filter: value='{}': {error}", at.value),
+                    "write a level (error | warn | info | debug | trace) or target=level, comma separated",
+                );
+            }
+            at.value
+        },
+    );
+    BridgeConfig {
+        listen,
+        contracts: join(
+            directory,
+            written.contracts.as_ref().map_or("", |at| &at.value),
+        ),
+        transport: written.transport.unwrap_or(TransportMode::Auto),
+        ring_capacity: written.ring_capacity.unwrap_or(RING_CAPACITY_DEFAULT),
+        spin_us: written.spin_us,
+        allowed_uids: written
+            .allowed_uids
+            .unwrap_or_else(|| vec![nix::unistd::getuid().as_raw()]),
+        shutdown_timeout: written
+            .shutdown_timeout_ms
+            .map_or(SHUTDOWN_TIMEOUT_DEFAULT, Duration::from_millis),
+        log,
+    }
+}
+
+fn names_are_unique(workers: &[Worker], problems: &mut Problems<'_>) {
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (number, name) in workers
+        .iter()
+        .enumerate()
+        .filter_map(|(n, w)| Some((n + 1, w.name.as_ref()?)))
+    {
+        match first.get(name.value.as_str()) {
+            None => drop(first.insert(&name.value, number)),
+            Some(earlier) => problems.add(
+                &name.span,
+                format!(
+                    "worker '{}': name is taken: worker number {number} repeats number {earlier}",
+                    name.value
+                ),
+                "names of workers are unique in a bridge",
+            ),
+        }
+    }
+}
+
+/// Every subscribed message must exist, once, and fit into the worker's ring.
+fn check_topics(
+    worker: &Worker,
+    bridge: &BridgeConfig,
+    contracts: &Contracts,
+    problems: &mut Problems<'_>,
+) {
+    let Some(subscribe) = &worker.subscribe else {
+        return;
+    };
+    let capacity = worker.ring_capacity.unwrap_or(bridge.ring_capacity);
+    for (index, name) in subscribe.value.iter().enumerate() {
+        let label = &worker.label;
+        if subscribe.value[..index].contains(name) {
+            problems.add(
+                &subscribe.span,
+                format!("{label}: subscribe names '{name}' twice"),
+                "remove one of them",
+            );
+            continue;
+        }
+        let Some(message) = contracts.by_name(name) else {
+            let names: Vec<_> = contracts.messages().map(|message| &*message.name).collect();
+            let hint = match did_you_mean(name, names.iter().copied()) {
+                Some(known) => format!("did you mean '{known}'?"),
+                None => format!("messages of the contracts: {}", names.join(", ")),
+            };
+            problems.add(
+                &subscribe.span,
+                format!("{label}: unknown message in subscribe: value='{name}'"),
+                hint,
+            );
+            continue;
+        };
+        let payload = message.wire_len.unwrap_or(message.max_size);
+        let record = (FRAME_HEADER_LEN + payload).next_multiple_of(FRAME_ALIGN);
+        let max = capacity / RING_RECORD_DIVISOR;
+        if record > max {
+            problems.add(
+                &worker.ring_capacity_span,
+                format!(
+                    "{label}: ring_capacity is too small for '{name}': record={record}, max={max} bytes \
+                     (a quarter of ring_capacity={capacity})"
+                ),
+                format!("set ring_capacity = {}", (record * RING_RECORD_DIVISOR).next_power_of_two()),
+            );
+        }
+    }
+}
+
+fn worker(
+    written: Worker,
+    bridge: &BridgeConfig,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<WorkerConfig> {
+    let env = written.env.map_or_else(BTreeMap::new, |env| {
+        check_env(&written.label, &env, problems);
+        env.value
+    });
+    let (span, working_dir) = match written.working_dir {
+        Some(at) => (at.span, join(directory, &at.value)),
+        None => (written.span.clone(), directory.to_owned()),
+    };
+    let directory_exists = working_dir.is_dir();
+    if !directory_exists {
+        problems.add(
+            &span,
+            format!(
+                "{}: working_dir is no directory: path={}",
+                written.label,
+                working_dir.display()
+            ),
+            "it is relative to the directory of the configuration file",
+        );
+    }
+    let defaults = RestartConfig::default();
+    let milliseconds =
+        |at: Option<&At<u64>>, default| at.map_or(default, |at| Duration::from_millis(at.value));
+    let restart = RestartConfig {
+        policy: written.restart.unwrap_or(defaults.policy),
+        backoff: milliseconds(written.backoff_ms.as_ref(), defaults.backoff),
+        backoff_max: milliseconds(written.backoff_max_ms.as_ref(), defaults.backoff_max),
+        limit: written
+            .limit
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(defaults.limit),
+        window: written
+            .window_ms
+            .map_or(defaults.window, Duration::from_millis),
+    };
+    if restart.backoff > restart.backoff_max {
+        let span = written
+            .backoff_max_ms
+            .or(written.backoff_ms)
+            .map_or(written.span, |at| at.span);
+        problems.add(
+            &span,
+            format!(
+                "{}: restart_backoff_max_ms is below restart_backoff_ms: value={}, min={}",
+                written.label,
+                restart.backoff_max.as_millis(),
+                restart.backoff.as_millis()
+            ),
+            "raise restart_backoff_max_ms or lower restart_backoff_ms",
+        );
+    }
+    let command = written.command?;
+    // Where the directory is wrong already, a relative command would only be reported as a second symptom.
+    let program = if directory_exists {
+        program(
+            &written.label,
+            &command,
+            &working_dir,
+            env.get("PATH").map(OsString::from),
+            problems,
+        )
+    } else {
+        None
+    };
+    Some(WorkerConfig {
+        name: written.name?.value,
+        program: program?,
+        args: command.value[1..].to_vec(),
+        working_dir,
+        env,
+        subscribe: written.subscribe.map_or_else(Vec::new, |at| at.value),
+        transport: written.transport.unwrap_or(bridge.transport),
+        ring_capacity: written.ring_capacity.unwrap_or(bridge.ring_capacity),
+        spin_us: written.spin_us.or(bridge.spin_us),
+        restart,
+        settings: written.settings,
+    })
+}
+
+fn check_env(label: &str, env: &At<BTreeMap<String, String>>, problems: &mut Problems<'_>) {
+    for (name, value) in &env.value {
+        if [ENV_FD, ENV_WORKER].contains(&name.as_str()) {
+            problems.add(
+                &env.span,
+                format!("{label}: env sets {name}, which the bridge sets itself"),
+                "remove it",
+            );
+        } else if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            problems.add(
+                &env.span,
+                format!("{label}: env is not legal: name='{}'", name.escape_debug()),
+                "names are not empty and hold no '='; neither names nor values hold a zero byte",
+            );
+        }
+    }
+}
+
+/// Finds the executable of a command: a name in `PATH`, anything with a slash relative to the working directory.
+fn program(
+    label: &str,
+    command: &At<Vec<String>>,
+    working_dir: &Path,
+    path: Option<OsString>,
+    problems: &mut Problems<'_>,
+) -> Option<PathBuf> {
+    let Some(name) = command.value.first().filter(|name| !name.is_empty()) else {
+        problems.add(
+            &command.span,
+            format!("{label}: command is empty"),
+            "name the program and its arguments",
+        );
+        return None;
+    };
+    if command.value.iter().any(|argument| argument.contains('\0')) {
+        problems.add(
+            &command.span,
+            format!("{label}: command holds a zero byte"),
+            "remove it",
+        );
+        return None;
+    }
+    let path = path
+        .or_else(|| std::env::var_os("PATH"))
+        .unwrap_or_default();
+    let candidates: Vec<PathBuf> = if name.contains('/') {
+        vec![join(working_dir, name)]
+    } else {
+        // An empty entry of PATH means the current directory, which for the worker is its working directory.
+        std::env::split_paths(&path)
+            .map(|entry| join(working_dir, &entry).join(name))
+            .collect()
+    };
+    if let Some(found) = candidates.iter().find(|candidate| is_executable(candidate)) {
+        return Some(found.clone());
+    }
+    let (message, hint) = match candidates.iter().find(|candidate| candidate.is_file()) {
+        Some(file) => (
+            format!("command is not executable: path={}", file.display()),
+            format!("run: chmod +x {}", file.display()),
+        ),
+        None if name.contains('/') => (
+            format!("command not found: path={}", candidates[0].display()),
+            "a command with a slash is relative to working_dir".to_owned(),
+        ),
+        None => (
+            format!("command not found: value='{name}', PATH={}", path.display()),
+            "install it, extend PATH, or name it with a path".to_owned(),
+        ),
+    };
+    problems.add(&command.span, format!("{label}: {message}"), hint);
+    None
+}
+
+/// Whether anybody may execute it; whether this user may is decided by the kernel when the worker is started.
+fn is_executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// `path` below `directory`, without the `.` components that `Path::join` keeps.
+fn join(directory: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = directory.join(path);
+    path.components()
+        .filter(|component| *component != Component::CurDir)
+        .collect()
+}
