@@ -1,0 +1,465 @@
+//! One worker's life as a plain value: what happened goes in, what to do comes out. No processes, no clock, no I/O.
+//!
+//! ```text
+//!            Spawned            Attached
+//!  Starting ────────▶ Running ───────────▶ Running (attached)
+//!     ▲                  │ Exited                │ Exited
+//!     │ RestartDue       ▼                       ▼
+//!     └───────────── Backoff ◀── restart? ── (policy, crash count) ──▶ Finished | GaveUp
+//! ```
+//! [`Input::Shutdown`] leads to `Stopping` (while a process runs) and then to `Stopped`, from every state.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::config::{RestartConfig, RestartPolicy};
+
+/// What happened to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The process was started.
+    Spawned,
+    /// The process could not be started; counts as a crash.
+    SpawnFailed,
+    /// The worker has finished the handshake of its link.
+    Attached,
+    /// The process has ended.
+    Exited {
+        /// Whether the exit status was 0.
+        success: bool,
+    },
+    /// The delay of [`Action::RestartAfter`] is over.
+    RestartDue,
+    /// The bridge is stopping: no restart from here on.
+    Shutdown,
+}
+
+/// What the supervisor has to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// Start the process, then report [`Input::Spawned`] or [`Input::SpawnFailed`].
+    Spawn,
+    /// Report [`Input::RestartDue`] after this time.
+    RestartAfter(Duration),
+    /// The worker has ended and stays so.
+    Finish(Outcome),
+}
+
+/// How a worker ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ended and its policy asks for no restart.
+    Completed {
+        /// Whether the last exit status was 0.
+        success: bool,
+    },
+    /// It crashed too often in too short a time.
+    CrashLoop {
+        /// Crashes within the window.
+        crashes: u32,
+        /// Length of the window.
+        window: Duration,
+    },
+    /// The bridge is stopping.
+    Stopped,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed { success: true } => {
+                f.write_str("ended by itself, and its restart policy asks for no restart")
+            }
+            Self::Completed { success: false } => {
+                f.write_str("failed, and its restart policy asks for no restart")
+            }
+            Self::CrashLoop { crashes, window } => write!(
+                f,
+                "crash loop: crashes={crashes}, restart_window_ms={}; fix the worker, or raise restart_limit",
+                window.as_millis()
+            ),
+            Self::Stopped => f.write_str("stopped with the bridge"),
+        }
+    }
+}
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// A process is to be started.
+    Starting,
+    /// The process runs.
+    Running {
+        /// When it finished the handshake, if it has.
+        attached_at: Option<Instant>,
+    },
+    /// Waiting for the next start.
+    Backoff,
+    /// The bridge is stopping and the process still runs.
+    Stopping,
+    /// Ended for good.
+    Ended(Outcome),
+}
+
+/// The state machine of one worker.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    restart: RestartConfig,
+    state: State,
+    /// Starts so far; the number of the current process, counted from 1.
+    incarnation: u64,
+    /// Crashes since the last run that stayed up; the exponent of the back-off is one less.
+    crashes_in_a_row: u32,
+    /// Times of the crashes inside the window, oldest first; never longer than `restart.limit`.
+    crashes: VecDeque<Instant>,
+    jitter: Jitter,
+}
+
+impl Worker {
+    /// A worker that is to be started at once: the caller performs an [`Action::Spawn`].
+    ///
+    /// Equal seeds give equal delays; different workers should have different seeds, so that workers that crash
+    /// together do not start together.
+    pub fn new(restart: RestartConfig, seed: u64) -> Self {
+        Self {
+            restart,
+            state: State::Starting,
+            incarnation: 0,
+            crashes_in_a_row: 0,
+            crashes: VecDeque::new(),
+            jitter: Jitter(seed),
+        }
+    }
+
+    /// Where the worker is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The number of the current or last process, counted from 1; 0 before the first start.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Whether a process exists that has to be waited for.
+    pub fn has_process(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Stopping)
+    }
+
+    /// Takes in what happened at `now`. Inputs that do not fit the state (a late timer, a second shutdown) change nothing.
+    pub fn handle(&mut self, input: Input, now: Instant) -> Action {
+        match (self.state, input) {
+            (State::Starting, Input::Spawned) => {
+                self.incarnation += 1;
+                self.state = State::Running { attached_at: None };
+                Action::None
+            }
+            (State::Starting, Input::SpawnFailed) => self.after_end(false, now),
+            (State::Running { attached_at: None }, Input::Attached) => {
+                self.state = State::Running {
+                    attached_at: Some(now),
+                };
+                Action::None
+            }
+            (State::Running { attached_at }, Input::Exited { success }) => {
+                let stayed_up = attached_at
+                    .is_some_and(|since| now.duration_since(since) > self.restart.backoff_max);
+                if stayed_up || success {
+                    self.crashes_in_a_row = 0;
+                }
+                self.after_end(success, now)
+            }
+            (State::Backoff, Input::RestartDue) => {
+                self.state = State::Starting;
+                Action::Spawn
+            }
+            (State::Running { .. }, Input::Shutdown) => {
+                self.state = State::Stopping;
+                Action::None
+            }
+            (State::Starting | State::Backoff, Input::Shutdown)
+            | (State::Stopping, Input::Exited { .. }) => self.end(Outcome::Stopped),
+            _ => Action::None,
+        }
+    }
+
+    fn after_end(&mut self, success: bool, now: Instant) -> Action {
+        let wanted = match self.restart.policy {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => !success,
+            RestartPolicy::Never => false,
+        };
+        if !wanted {
+            return self.end(Outcome::Completed { success });
+        }
+        if success {
+            self.state = State::Backoff;
+            return Action::RestartAfter(self.jitter.shorten(self.restart.backoff));
+        }
+        let window = self.restart.window;
+        self.crashes.push_back(now);
+        while self
+            .crashes
+            .front()
+            .is_some_and(|first| now.duration_since(*first) > window)
+        {
+            self.crashes.pop_front();
+        }
+        let crashes = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
+        if crashes >= self.restart.limit {
+            return self.end(Outcome::CrashLoop { crashes, window });
+        }
+        self.state = State::Backoff;
+        let doubled = self
+            .restart
+            .backoff
+            .saturating_mul(2_u32.saturating_pow(self.crashes_in_a_row));
+        self.crashes_in_a_row += 1;
+        Action::RestartAfter(self.jitter.shorten(doubled.min(self.restart.backoff_max)))
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Action {
+        self.state = State::Ended(outcome);
+        Action::Finish(outcome)
+    }
+}
+
+/// SplitMix64: spreads restarts; nothing secret depends on it.
+#[derive(Debug, Clone, Copy)]
+struct Jitter(u64);
+
+impl Jitter {
+    /// Between a half of `delay` and all of it.
+    fn shorten(&mut self, delay: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        let half = delay / 2;
+        // 16 random bits are plenty for a delay, and the product stays far from overflow.
+        delay - half.mul_f64((bits >> 48) as f64 / 65_536.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESTART: RestartConfig = RestartConfig {
+        policy: RestartPolicy::OnFailure,
+        backoff: Duration::from_millis(100),
+        backoff_max: Duration::from_millis(1000),
+        limit: 20,
+        window: Duration::from_secs(60),
+    };
+
+    fn running(restart: RestartConfig, now: Instant) -> Worker {
+        let mut worker = Worker::new(restart, 7);
+        assert_eq!(worker.handle(Input::Spawned, now), Action::None);
+        worker
+    }
+
+    /// Crashes the worker at once and returns the delay until the next start.
+    fn crash(worker: &mut Worker, now: Instant) -> Duration {
+        match worker.handle(Input::Exited { success: false }, now) {
+            Action::RestartAfter(delay) => delay,
+            other => panic!("expected a restart, got {other:?}"),
+        }
+    }
+
+    fn restart(worker: &mut Worker, now: Instant) {
+        assert_eq!(worker.handle(Input::RestartDue, now), Action::Spawn);
+        assert_eq!(worker.handle(Input::Spawned, now), Action::None);
+    }
+
+    #[test]
+    fn delays_double_up_to_the_maximum_and_jitter_shortens_them_by_at_most_a_half() {
+        let now = Instant::now();
+        let mut worker = running(RESTART, now);
+        for full in [100, 200, 400, 800, 1000, 1000] {
+            let delay = crash(&mut worker, now);
+            let full = Duration::from_millis(full);
+            assert!(
+                delay <= full && delay >= full / 2,
+                "delay={delay:?}, full={full:?}"
+            );
+            restart(&mut worker, now);
+        }
+        assert_eq!(worker.incarnation(), 7);
+    }
+
+    #[test]
+    fn a_run_that_stayed_attached_starts_over_with_the_first_delay() {
+        let start = Instant::now();
+        let mut worker = running(RESTART, start);
+        for _ in 0..4 {
+            crash(&mut worker, start);
+            restart(&mut worker, start);
+        }
+        worker.handle(Input::Attached, start);
+        let delay = crash(&mut worker, start + Duration::from_millis(1001));
+        assert!(delay <= Duration::from_millis(100), "{delay:?}");
+    }
+
+    #[test]
+    fn a_run_that_never_attached_does_not_reset_the_back_off() {
+        let start = Instant::now();
+        let mut worker = running(RESTART, start);
+        crash(&mut worker, start);
+        restart(&mut worker, start);
+        let delay = crash(&mut worker, start + Duration::from_secs(5));
+        assert!(delay >= Duration::from_millis(100), "{delay:?}");
+    }
+
+    #[test]
+    fn crashes_within_the_window_stop_the_worker_and_older_ones_do_not_count() {
+        let start = Instant::now();
+        let config = RestartConfig {
+            limit: 3,
+            ..RESTART
+        };
+        let mut worker = running(config, start);
+        let mut now = start;
+        for _ in 0..5 {
+            crash(&mut worker, now);
+            now += Duration::from_secs(40);
+            restart(&mut worker, now);
+        }
+        crash(&mut worker, now);
+        restart(&mut worker, now);
+        let action = worker.handle(Input::Exited { success: false }, now);
+        let outcome = Outcome::CrashLoop {
+            crashes: 3,
+            window: config.window,
+        };
+        assert_eq!(action, Action::Finish(outcome));
+        assert_eq!(worker.state(), State::Ended(outcome));
+        assert_eq!(
+            worker.handle(Input::RestartDue, now),
+            Action::None,
+            "it stays ended"
+        );
+        assert!(
+            outcome
+                .to_string()
+                .contains("crashes=3, restart_window_ms=60000"),
+            "{outcome}"
+        );
+    }
+
+    #[test]
+    fn policies_decide_on_clean_ends_and_crashes() {
+        let now = Instant::now();
+        let ends = |policy, success| {
+            running(RestartConfig { policy, ..RESTART }, now).handle(Input::Exited { success }, now)
+        };
+        assert!(matches!(
+            ends(RestartPolicy::Always, true),
+            Action::RestartAfter(_)
+        ));
+        assert!(matches!(
+            ends(RestartPolicy::Always, false),
+            Action::RestartAfter(_)
+        ));
+        assert!(matches!(
+            ends(RestartPolicy::OnFailure, false),
+            Action::RestartAfter(_)
+        ));
+        assert_eq!(
+            ends(RestartPolicy::OnFailure, true),
+            Action::Finish(Outcome::Completed { success: true })
+        );
+        assert_eq!(
+            ends(RestartPolicy::Never, false),
+            Action::Finish(Outcome::Completed { success: false })
+        );
+    }
+
+    #[test]
+    fn clean_ends_are_no_crash_loop() {
+        let now = Instant::now();
+        let mut worker = running(
+            RestartConfig {
+                policy: RestartPolicy::Always,
+                limit: 2,
+                ..RESTART
+            },
+            now,
+        );
+        for _ in 0..50 {
+            let action = worker.handle(Input::Exited { success: true }, now);
+            assert!(
+                matches!(action, Action::RestartAfter(delay) if delay <= Duration::from_millis(100)),
+                "{action:?}"
+            );
+            restart(&mut worker, now);
+        }
+    }
+
+    #[test]
+    fn a_failed_start_counts_as_a_crash() {
+        let now = Instant::now();
+        let mut worker = Worker::new(
+            RestartConfig {
+                limit: 2,
+                ..RESTART
+            },
+            1,
+        );
+        assert!(matches!(
+            worker.handle(Input::SpawnFailed, now),
+            Action::RestartAfter(_)
+        ));
+        assert_eq!(worker.handle(Input::RestartDue, now), Action::Spawn);
+        assert!(matches!(
+            worker.handle(Input::SpawnFailed, now),
+            Action::Finish(Outcome::CrashLoop { crashes: 2, .. })
+        ));
+        assert_eq!(worker.incarnation(), 0);
+    }
+
+    #[test]
+    fn shutdown_ends_every_state_without_a_restart() {
+        let now = Instant::now();
+        let stopped = Action::Finish(Outcome::Stopped);
+        assert_eq!(
+            Worker::new(RESTART, 0).handle(Input::Shutdown, now),
+            stopped
+        );
+
+        let mut waiting = running(RESTART, now);
+        crash(&mut waiting, now);
+        assert_eq!(waiting.handle(Input::Shutdown, now), stopped);
+        assert_eq!(
+            waiting.handle(Input::RestartDue, now),
+            Action::None,
+            "the late timer changes nothing"
+        );
+
+        let mut worker = running(RESTART, now);
+        assert_eq!(worker.handle(Input::Shutdown, now), Action::None);
+        assert!(worker.has_process());
+        assert_eq!(worker.handle(Input::Shutdown, now), Action::None);
+        assert_eq!(
+            worker.handle(Input::Exited { success: false }, now),
+            stopped
+        );
+        assert!(!worker.has_process());
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_delays_and_different_seeds_spread_them() {
+        let delays = |seed: u64| {
+            let mut jitter = Jitter(seed);
+            (0..8)
+                .map(|_| jitter.shorten(Duration::from_secs(1)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(delays(1), delays(1));
+        assert_ne!(delays(1), delays(2));
+    }
+}
