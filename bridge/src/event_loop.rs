@@ -1,0 +1,623 @@
+//! The control plane: one loop on one thread that starts workers, accepts clients, reacts to signals and stops the bridge.
+//!
+//! Everything that can happen is a variant of [`Event`]; [`ControlPlane::run`] handles one after the other and never
+//! waits for anything inside a handler. What concerns links is handed to a [`Links`], which reports back through a
+//! [`ControlHandle`]. Frames never pass through here.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::{BridgeConfig, Config, WorkerConfig};
+use crate::listen::{Listener, NotAllowed, PeerCredentials};
+use crate::shutdown::{Remaining, Shutdown, Step, Summary};
+use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
+use crate::worker::{Action, Input, Outcome, State, Worker};
+
+/// Pause after a failed accept: usually the process is out of file descriptors, and trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything that the control plane reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker's link has finished its handshake.
+    WorkerAttached {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+    },
+    /// A worker's link is beyond repair: the worker is killed and restarted by its policy.
+    WorkerCondemned {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A worker's process has ended and been reaped.
+    WorkerExited {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+        /// How it ended.
+        status: io::Result<ExitStatus>,
+    },
+    /// The back-off of a worker is over.
+    RestartDue {
+        /// Index of the worker.
+        worker: usize,
+    },
+    /// Somebody connected to the listening socket.
+    ClientConnected {
+        /// The connection.
+        stream: UnixStream,
+        /// Who it is.
+        credentials: PeerCredentials,
+    },
+    /// Accepting a connection failed.
+    AcceptFailed {
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The number of links to other peers than workers has changed.
+    ClientsAttached {
+        /// How many there are now.
+        count: usize,
+    },
+    /// Somebody wants the bridge to stop, or, the second time, to stop faster.
+    ShutdownRequested {
+        /// Why.
+        reason: String,
+    },
+    /// The current phase of the shutdown has taken all its time.
+    DeadlineOver,
+}
+
+/// A worker process that the link layer is to serve.
+#[derive(Debug)]
+pub struct StartedWorker<'c> {
+    /// Index of the worker, for reports through the [`ControlHandle`].
+    pub worker: usize,
+    /// Its configuration.
+    pub config: &'c WorkerConfig,
+    /// Its process id.
+    pub pid: u32,
+    /// The bridge's end of its connection, in blocking mode.
+    pub socket: UnixStream,
+    /// Counts its processes from 1; above 1 this one takes over from a predecessor.
+    pub incarnation: u64,
+}
+
+/// What became of a worker process.
+#[derive(Debug)]
+pub struct ExitedWorker<'c> {
+    /// Index of the worker.
+    pub worker: usize,
+    /// Its configuration.
+    pub config: &'c WorkerConfig,
+    /// Which of its processes.
+    pub incarnation: u64,
+    /// How it ended; `None` where the system would not say.
+    pub status: Option<ExitStatus>,
+    /// Time until a successor starts; `None` if there will be none, which [`Links::worker_ended`] says too.
+    pub restart_after: Option<Duration>,
+}
+
+/// The link layer, as the control plane sees it. Methods run on the control thread, inside its tokio runtime, and must
+/// not block: longer work goes to a task or to the data-plane thread.
+pub trait Links {
+    /// Called once before everything else with the handle for reports.
+    fn begin(&mut self, control: ControlHandle);
+    /// A worker process runs and will speak first on its socket.
+    fn worker_started(&mut self, started: StartedWorker<'_>);
+    /// A worker process and all it started are gone. What it committed is still to be delivered.
+    fn worker_exited(&mut self, exited: ExitedWorker<'_>);
+    /// No successor will come: what was kept for one can be released.
+    fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, outcome: Outcome);
+    /// A client whose user is allowed has connected and will speak first. The stream is in blocking mode.
+    fn client_connected(&mut self, stream: UnixStream, credentials: PeerCredentials);
+    /// A client whose user is not allowed has connected: tell it why and close.
+    fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed);
+    /// The bridge is stopping: accept no more handshakes, send every peer a Shutdown frame.
+    fn ask_to_end(&mut self, deadline: Duration, reason: &str);
+}
+
+/// Reports to the control plane, from any thread. Never blocks. After the end of the control plane reports go nowhere.
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl ControlHandle {
+    /// The link of this worker process has finished its handshake.
+    pub fn worker_attached(&self, worker: usize, incarnation: u64) {
+        self.send(Event::WorkerAttached {
+            worker,
+            incarnation,
+        });
+    }
+
+    /// The link of this worker process is beyond repair (protocol or ring violated): kill it.
+    pub fn condemn_worker(&self, worker: usize, incarnation: u64, reason: impl Into<String>) {
+        self.send(Event::WorkerCondemned {
+            worker,
+            incarnation,
+            reason: reason.into(),
+        });
+    }
+
+    /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
+    pub fn clients_attached(&self, count: usize) {
+        self.send(Event::ClientsAttached { count });
+    }
+
+    /// Stops the bridge; called again, hurries.
+    pub fn shut_down(&self, reason: impl Into<String>) {
+        self.send(Event::ShutdownRequested {
+            reason: reason.into(),
+        });
+    }
+
+    fn send(&self, event: Event) {
+        // The loop has ended: there is nobody left to whom the event means anything.
+        let _ = self.events.send(event);
+    }
+}
+
+/// What differs between the program and a host that embeds the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ControlOptions {
+    /// Stop on SIGINT and SIGTERM. A host that embeds the bridge handles its own signals.
+    pub handle_signals: bool,
+    /// Stop when every worker has ended for good and there is no listening socket: nothing can happen any more. A host
+    /// with in-process actors goes on.
+    pub end_with_workers: bool,
+}
+
+/// One worker with its state and, while it runs, its process group.
+#[derive(Debug)]
+struct Supervised {
+    config: WorkerConfig,
+    machine: Worker,
+    group: Option<ProcessGroup>,
+    restart_at: Option<Instant>,
+}
+
+/// The state of the control loop.
+pub struct ControlPlane<L> {
+    workers: Vec<Supervised>,
+    bridge: BridgeConfig,
+    links: L,
+    shutdown: Shutdown,
+    clients: usize,
+    failed: BTreeMap<usize, String>,
+    listener: Option<(Listener, UnixListener)>,
+    accept_after: Option<Instant>,
+    options: ControlOptions,
+    /// Unbounded, and yet bounded: at most one exit and a few reports per process or connection are on their way.
+    events: mpsc::UnboundedReceiver<Event>,
+    handle: ControlHandle,
+}
+
+impl<L: Links> ControlPlane<L> {
+    /// Prepares the loop; nothing is started yet. `listener` is the bound socket of `config.bridge.listen`, if any.
+    pub fn new(
+        config: Config,
+        listener: Option<Listener>,
+        links: L,
+        options: ControlOptions,
+    ) -> io::Result<Self> {
+        let seeds = RandomState::new();
+        let workers = config
+            .workers
+            .into_iter()
+            .map(|config| Supervised {
+                machine: Worker::new(config.restart, seeds.hash_one(&config.name)),
+                config,
+                group: None,
+                restart_at: None,
+            })
+            .collect();
+        let listener = listener
+            .map(|listener| {
+                let socket = UnixListener::from_std(listener.try_clone_socket()?)?;
+                Ok::<_, io::Error>((listener, socket))
+            })
+            .transpose()?;
+        let (sender, events) = mpsc::unbounded_channel();
+        Ok(Self {
+            workers,
+            shutdown: Shutdown::new(config.bridge.shutdown_timeout),
+            bridge: config.bridge,
+            links,
+            clients: 0,
+            failed: BTreeMap::new(),
+            listener,
+            accept_after: None,
+            options,
+            events,
+            handle: ControlHandle { events: sender },
+        })
+    }
+
+    /// A handle for reports and for stopping the bridge from elsewhere.
+    pub fn handle(&self) -> ControlHandle {
+        self.handle.clone()
+    }
+
+    /// Starts all workers and runs until the bridge has stopped. Has to run on a thread that lives as long as the
+    /// bridge (see [`crate::supervisor`]), inside a current-thread tokio runtime.
+    ///
+    /// # Errors
+    /// When the signal handlers cannot be installed; nothing has been started then.
+    pub async fn run(mut self) -> io::Result<Summary> {
+        let mut signals = if self.options.handle_signals {
+            Some(Signals::install()?)
+        } else {
+            None
+        };
+        self.links.begin(self.handle());
+        for index in 0..self.workers.len() {
+            self.start(index);
+        }
+        self.end_if_idle();
+        loop {
+            let event = self.next_event(&mut signals).await;
+            if self.handle_event(event) {
+                break;
+            }
+        }
+        let mut summary = self.shutdown.summary().clone();
+        summary.failed = self.failed.into_values().collect();
+        Ok(summary)
+    }
+
+    async fn next_event(&mut self, signals: &mut Option<Signals>) -> Event {
+        let restart = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter_map(|(worker, w)| Some((w.restart_at?, worker)))
+            .min();
+        let stopping = self.shutdown.deadline();
+        tokio::select! {
+            // In this order, so that a flood of connections delays neither an exit nor a signal.
+            biased;
+            reason = next_signal(signals) => Event::ShutdownRequested { reason },
+            () = sleep_until(stopping) => Event::DeadlineOver,
+            Some(event) = self.events.recv() => event,
+            () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
+            event = accept(self.listener.as_ref().map(|(_, socket)| socket), self.accept_after) => event,
+        }
+    }
+
+    /// Handles one event; `true` when the bridge has stopped.
+    fn handle_event(&mut self, event: Event) -> bool {
+        let now = Instant::now();
+        let steps = match event {
+            Event::WorkerAttached {
+                worker,
+                incarnation,
+            } => {
+                if self.is_current(worker, incarnation) {
+                    self.workers[worker].machine.handle(Input::Attached, now);
+                    tracing::info!(worker = %self.workers[worker].config.name, incarnation, "worker attached");
+                }
+                Vec::new()
+            }
+            Event::WorkerCondemned {
+                worker,
+                incarnation,
+                reason,
+            } => {
+                if self.is_current(worker, incarnation) {
+                    let supervised = &self.workers[worker];
+                    tracing::error!(worker = %supervised.config.name, incarnation, %reason, "killing the worker");
+                    signal_group(supervised, Signal::SIGKILL);
+                }
+                Vec::new()
+            }
+            Event::WorkerExited {
+                worker,
+                incarnation,
+                status,
+            } => {
+                self.exited(worker, incarnation, status, now);
+                self.end_if_idle();
+                self.shutdown.advance(self.remaining(), now)
+            }
+            Event::RestartDue { worker } => {
+                if let Some(supervised) = self.workers.get_mut(worker) {
+                    supervised.restart_at = None;
+                    if supervised.machine.handle(Input::RestartDue, now) == Action::Spawn {
+                        self.start(worker);
+                        self.end_if_idle();
+                    }
+                }
+                Vec::new()
+            }
+            Event::ClientConnected {
+                stream,
+                credentials,
+            } => {
+                match credentials.check(&self.bridge.allowed_uids) {
+                    Ok(()) => self.links.client_connected(stream, credentials),
+                    Err(error) => {
+                        tracing::warn!(
+                            pid = credentials.pid,
+                            uid = credentials.uid,
+                            "client refused: {error}"
+                        );
+                        self.links.client_refused(stream, &error);
+                    }
+                }
+                Vec::new()
+            }
+            Event::AcceptFailed { error } => {
+                tracing::error!(%error, "cannot accept a connection; raise the limit of open files (ulimit -n) if it is reached");
+                self.accept_after = Some(now + ACCEPT_PAUSE);
+                Vec::new()
+            }
+            Event::ClientsAttached { count } => {
+                self.clients = count;
+                self.shutdown.advance(self.remaining(), now)
+            }
+            Event::ShutdownRequested { reason } => {
+                tracing::info!(reason, "bridge is asked to stop");
+                self.shutdown.request(&reason, self.remaining(), now)
+            }
+            Event::DeadlineOver => self.shutdown.advance(self.remaining(), now),
+        };
+        self.perform(steps, now)
+    }
+
+    fn perform(&mut self, steps: Vec<Step>, now: Instant) -> bool {
+        for step in steps {
+            match step {
+                Step::StopAccepting => {
+                    self.listener = None;
+                    for worker in 0..self.workers.len() {
+                        self.workers[worker].restart_at = None;
+                        let action = self.workers[worker].machine.handle(Input::Shutdown, now);
+                        self.conclude(worker, action);
+                    }
+                }
+                Step::AskToEnd { deadline } => {
+                    let reason = self.shutdown.summary().reason.clone();
+                    self.links.ask_to_end(deadline, &reason);
+                }
+                Step::Terminate => self.signal_all(Signal::SIGTERM),
+                Step::Kill => self.signal_all(Signal::SIGKILL),
+                Step::Finish => return true,
+            }
+        }
+        false
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for supervised in self.workers.iter().filter(|w| w.machine.has_process()) {
+            tracing::warn!(worker = %supervised.config.name, signal = signal.as_str(), "worker did not end in time");
+            signal_group(supervised, signal);
+        }
+    }
+
+    /// Starts the process of a worker whose state machine says so.
+    fn start(&mut self, index: usize) {
+        let supervised = &mut self.workers[index];
+        let now = Instant::now();
+        match spawn_worker(&supervised.config) {
+            Ok(SpawnedWorker {
+                pid,
+                socket,
+                group,
+                process,
+            }) => {
+                supervised.machine.handle(Input::Spawned, now);
+                supervised.group = Some(group);
+                let incarnation = supervised.machine.incarnation();
+                tracing::info!(worker = %supervised.config.name, pid, incarnation, "worker started");
+                let config = &supervised.config;
+                self.links.worker_started(StartedWorker {
+                    worker: index,
+                    config,
+                    pid,
+                    socket,
+                    incarnation,
+                });
+                let handle = self.handle.clone();
+                tokio::spawn(async move {
+                    let status = process.wait().await;
+                    handle.send(Event::WorkerExited {
+                        worker: index,
+                        incarnation,
+                        status,
+                    });
+                });
+            }
+            Err(error) => {
+                tracing::error!(worker = %supervised.config.name, "{error}");
+                let action = supervised.machine.handle(Input::SpawnFailed, now);
+                self.conclude(index, action);
+            }
+        }
+    }
+
+    fn exited(
+        &mut self,
+        index: usize,
+        incarnation: u64,
+        status: io::Result<ExitStatus>,
+        now: Instant,
+    ) {
+        let supervised = &mut self.workers[index];
+        let never_attached = supervised.machine.state() == State::Running { attached_at: None };
+        supervised.group = None;
+        let status = status.inspect_err(|error| tracing::error!(worker = %supervised.config.name, %error, "cannot tell how the worker ended")).ok();
+        let success = status.is_some_and(|status| status.success());
+        let action = supervised.machine.handle(Input::Exited { success }, now);
+        let restart_after = match action {
+            Action::RestartAfter(delay) => Some(delay),
+            _ => None,
+        };
+        let name = supervised.config.name.as_str();
+        let said = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let restart_after_ms = restart_after.map(|delay| delay.as_millis());
+        let attached = !never_attached;
+        if success || self.shutdown.has_begun() {
+            tracing::info!(
+                worker = name,
+                incarnation,
+                status = said,
+                attached,
+                restart_after_ms,
+                "worker exited"
+            );
+        } else {
+            tracing::warn!(
+                worker = name,
+                incarnation,
+                status = said,
+                attached,
+                restart_after_ms,
+                "worker failed"
+            );
+        }
+        let config = &supervised.config;
+        self.links.worker_exited(ExitedWorker {
+            worker: index,
+            config,
+            incarnation,
+            status,
+            restart_after,
+        });
+        self.conclude(index, action);
+    }
+
+    /// Carries out what the state machine of a worker said after an end.
+    fn conclude(&mut self, index: usize, action: Action) {
+        let supervised = &mut self.workers[index];
+        match action {
+            Action::RestartAfter(delay) => supervised.restart_at = Some(Instant::now() + delay),
+            Action::Finish(outcome) => {
+                if matches!(
+                    outcome,
+                    Outcome::CrashLoop { .. } | Outcome::Completed { success: false }
+                ) {
+                    tracing::error!(worker = %supervised.config.name, "worker is given up: {outcome}");
+                    self.failed.insert(index, supervised.config.name.clone());
+                } else {
+                    tracing::info!(worker = %supervised.config.name, "worker is done: {outcome}");
+                }
+                self.links.worker_ended(index, &supervised.config, outcome);
+            }
+            Action::None | Action::Spawn => {}
+        }
+    }
+
+    fn end_if_idle(&self) {
+        let all_ended = self
+            .workers
+            .iter()
+            .all(|w| matches!(w.machine.state(), State::Ended(_)));
+        if all_ended
+            && self.options.end_with_workers
+            && self.listener.is_none()
+            && !self.shutdown.has_begun()
+        {
+            self.handle
+                .shut_down("every worker has ended and nobody can connect");
+        }
+    }
+
+    fn remaining(&self) -> Remaining {
+        let workers = self
+            .workers
+            .iter()
+            .filter(|w| w.machine.has_process())
+            .count();
+        Remaining {
+            workers,
+            clients: self.clients,
+        }
+    }
+
+    /// Whether a report concerns the process that runs now; reports about a predecessor may come late.
+    fn is_current(&self, worker: usize, incarnation: u64) -> bool {
+        self.workers
+            .get(worker)
+            .is_some_and(|w| w.machine.has_process() && w.machine.incarnation() == incarnation)
+    }
+}
+
+fn signal_group(supervised: &Supervised, signal: Signal) {
+    if let Some(group) = &supervised.group {
+        group.signal(signal);
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+async fn accept(listener: Option<&UnixListener>, not_before: Option<Instant>) -> Event {
+    let Some(listener) = listener else {
+        return pending().await;
+    };
+    if not_before.is_some() {
+        sleep_until(not_before).await;
+    }
+    let accepted = async {
+        let stream = listener.accept().await?.0.into_std()?;
+        stream.set_nonblocking(false)?;
+        let credentials = PeerCredentials::of(&stream)?;
+        Ok((stream, credentials))
+    };
+    match accepted.await {
+        Ok((stream, credentials)) => Event::ClientConnected {
+            stream,
+            credentials,
+        },
+        Err(error) => Event::AcceptFailed { error },
+    }
+}
+
+/// The signals that stop the program.
+struct Signals {
+    interrupt: SignalStream,
+    terminate: SignalStream,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}
+
+async fn next_signal(signals: &mut Option<Signals>) -> String {
+    let Some(signals) = signals else {
+        return pending().await;
+    };
+    tokio::select! {
+        Some(()) = signals.interrupt.recv() => "SIGINT".to_owned(),
+        Some(()) = signals.terminate.recv() => "SIGTERM".to_owned(),
+        else => pending().await,
+    }
+}

@@ -1,0 +1,114 @@
+//! Forwards what a worker prints into the log, line by line.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Longest line that is logged as one, in bytes; a longer one is logged in pieces, so that a worker that prints without
+/// line ends cannot make the bridge's memory grow.
+pub(crate) const LINE_MAX: usize = 8192;
+
+/// Logs every line of `stream` until its end.
+pub(crate) async fn forward(
+    worker: Arc<str>,
+    pid: u32,
+    stream: &'static str,
+    mut reader: impl AsyncRead + Unpin,
+) {
+    let mut lines = Lines::default();
+    let mut chunk = [0; 4096];
+    loop {
+        match reader.read(&mut chunk).await {
+            Ok(0) => break,
+            Ok(length) => lines.feed(&chunk[..length], |line| log(&worker, pid, stream, line)),
+            Err(error) => {
+                tracing::warn!(worker = &*worker, pid, stream, %error, "cannot read the worker's output");
+                break;
+            }
+        }
+    }
+    lines.finish(|line| log(&worker, pid, stream, line));
+}
+
+fn log(worker: &str, pid: u32, stream: &'static str, line: &str) {
+    tracing::info!(target: "worker", worker, pid, stream, "{line}");
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The begin of a line whose end has not been seen; shorter than `LINE_MAX`.
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn feed(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&str)) {
+        while !bytes.is_empty() {
+            let room = LINE_MAX - self.partial.len();
+            let window = &bytes[..bytes.len().min(room)];
+            match window.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    self.partial.extend_from_slice(&window[..end]);
+                    self.flush(&mut emit);
+                    bytes = &bytes[end + 1..];
+                }
+                None => {
+                    self.partial.extend_from_slice(window);
+                    bytes = &bytes[window.len()..];
+                    if self.partial.len() == LINE_MAX {
+                        self.flush(&mut emit);
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, mut emit: impl FnMut(&str)) {
+        if !self.partial.is_empty() {
+            self.flush(&mut emit);
+        }
+    }
+
+    fn flush(&mut self, emit: &mut impl FnMut(&str)) {
+        let line = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
+        emit(&String::from_utf8_lossy(line));
+        self.partial.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for chunk in chunks {
+            lines.feed(chunk, |line| seen.push(line.to_owned()));
+        }
+        lines.finish(|line| seen.push(line.to_owned()));
+        seen
+    }
+
+    #[test]
+    fn lines_are_put_together_from_chunks() {
+        assert_eq!(
+            lines(&[b"one\ntw", b"o\r\n", b"\nlast"]),
+            ["one", "two", "", "last"]
+        );
+        assert!(lines(&[]).is_empty());
+    }
+
+    #[test]
+    fn an_endless_line_comes_in_pieces_of_bounded_length() {
+        let long = vec![b'x'; 2 * LINE_MAX + 5];
+        let pieces = lines(&[&long, b"\nnext\n"]);
+        let lengths: Vec<_> = pieces.iter().map(String::len).collect();
+        assert_eq!(lengths, [LINE_MAX, LINE_MAX, 5, 4]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        assert_eq!(lines(&[b"a\xffb\n"]), ["a\u{fffd}b"]);
+    }
+}
