@@ -1,0 +1,117 @@
+//! The command line: `run` and `check`.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mycelium_bridge::config::{Config, ConfigError};
+use mycelium_bridge::logging::LogFormat;
+
+mod run;
+
+/// Exit code of a failure while running.
+const EXIT_FAILURE: u8 = 1;
+/// Exit code of a configuration that cannot be used; clap uses the same for wrong arguments.
+const EXIT_CONFIG: u8 = 2;
+
+/// Spawns and supervises Python strategy workers and routes frames by topic between them and Rust actors.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mycelium-bridge",
+    version,
+    after_help = "Exit codes: 0 clean, 1 failure while running, 2 wrong arguments or configuration."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge until SIGINT or SIGTERM; a second signal hurries.
+    Run(RunArguments),
+    /// Check a configuration and everything it names, and print all problems at once; starts nothing.
+    Check {
+        /// The TOML configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The TOML configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Filter of the log instead of the configured one, for example debug or info,worker=off.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Form of the log lines on standard error.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+pub(crate) fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check { config } => check(&config),
+    }
+}
+
+fn check(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return config_error(&error),
+    };
+    let contracts = config.bridge.contracts.display();
+    for warning in config.contracts.warnings() {
+        let place = warning
+            .at
+            .map_or_else(String::new, |at| format!("{}:{}:", at.line, at.column));
+        print_error(format_args!(
+            "warning: {contracts}:{place} {}",
+            warning.text
+        ));
+    }
+    let workers = config.workers.len();
+    let listen = config
+        .bridge
+        .listen
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+    // A reader that has closed the pipe has seen enough; the exit code tells the rest.
+    let _ = writeln!(
+        io::stdout(),
+        "ok: {workers} worker{}, contracts={contracts} ({} messages), listen={listen}",
+        if workers == 1 { "" } else { "s" },
+        config.contracts.messages().len(),
+    );
+    ExitCode::SUCCESS
+}
+
+/// Prints every problem of a configuration.
+fn config_error(error: &ConfigError) -> ExitCode {
+    for (line, hint) in error.lines() {
+        print_error(format_args!("error: {line}"));
+        if !hint.is_empty() {
+            print_error(format_args!("hint: {hint}"));
+        }
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// Prints one failure with its remedy.
+fn failure(message: impl Display, hint: &str, code: u8) -> ExitCode {
+    print_error(format_args!("error: {message}"));
+    if !hint.is_empty() {
+        print_error(format_args!("hint: {hint}"));
+    }
+    ExitCode::from(code)
+}
+
+/// Standard error may be closed; there is nobody left to tell then.
+fn print_error(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,101 @@
+//! `mycelium-bridge run`: log, listening socket, control loop.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mycelium_bridge::config::{Config, WorkerConfig};
+use mycelium_bridge::event_loop::{
+    ControlHandle, ControlOptions, ControlPlane, ExitedWorker, Links, StartedWorker,
+};
+use mycelium_bridge::listen::{Listener, NotAllowed, PeerCredentials};
+use mycelium_bridge::logging;
+use mycelium_bridge::shutdown::Summary;
+use mycelium_bridge::worker::Outcome;
+
+use super::{EXIT_CONFIG, EXIT_FAILURE, RunArguments, config_error, failure};
+
+pub(super) fn run(arguments: &RunArguments) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => return config_error(&error),
+    };
+    let filter = arguments.log.as_deref().unwrap_or(&config.bridge.log);
+    if let Err(error) = logging::init(filter, arguments.log_format) {
+        return failure(
+            error,
+            "write a level (error | warn | info | debug | trace) or target=level",
+            EXIT_CONFIG,
+        );
+    }
+    let listener = match config
+        .bridge
+        .listen
+        .as_deref()
+        .map(Listener::bind)
+        .transpose()
+    {
+        Ok(listener) => listener,
+        Err(error) => return failure(&error, error.hint(), EXIT_FAILURE),
+    };
+    match control(config, listener) {
+        Ok(summary) => {
+            tracing::info!("{summary}");
+            ExitCode::from(summary.exit_code())
+        }
+        Err(error) => failure(
+            format_args!("cannot run the control loop: {error}"),
+            "",
+            EXIT_FAILURE,
+        ),
+    }
+}
+
+/// Runs the control loop on this thread, the main one: it ends with the process, as supervision needs it.
+fn control(config: Config, listener: Option<Listener>) -> std::io::Result<Summary> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let options = ControlOptions {
+        handle_signals: true,
+        end_with_workers: true,
+    };
+    runtime.block_on(async {
+        ControlPlane::new(config, listener, HeldConnections::default(), options)?
+            .run()
+            .await
+    })
+}
+
+/// Supervision alone: a worker's connection stays open until the worker ends or the bridge stops.
+#[derive(Debug, Default)]
+struct HeldConnections {
+    workers: HashMap<usize, UnixStream>,
+}
+
+impl Links for HeldConnections {
+    fn begin(&mut self, _control: ControlHandle) {}
+
+    fn worker_started(&mut self, started: StartedWorker<'_>) {
+        self.workers.insert(started.worker, started.socket);
+    }
+
+    fn worker_exited(&mut self, exited: ExitedWorker<'_>) {
+        self.workers.remove(&exited.worker);
+    }
+
+    fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, _outcome: Outcome) {}
+
+    fn client_connected(&mut self, stream: UnixStream, _credentials: PeerCredentials) {
+        drop(stream);
+    }
+
+    fn client_refused(&mut self, stream: UnixStream, _error: &NotAllowed) {
+        drop(stream);
+    }
+
+    fn ask_to_end(&mut self, _deadline: Duration, _reason: &str) {
+        self.workers.clear();
+    }
+}

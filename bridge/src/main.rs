@@ -1,0 +1,9 @@
+//! `mycelium-bridge`: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}
