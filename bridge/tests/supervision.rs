@@ -1,0 +1,446 @@
+//! The control loop with real processes and a link layer that only records what it is told.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Site, WATCHDOG, wait_for, wait_until_ended};
+use mycelium_bridge::config::{Config, WorkerConfig};
+use mycelium_bridge::event_loop::{
+    ControlHandle, ControlOptions, ControlPlane, ExitedWorker, Links, StartedWorker,
+};
+use mycelium_bridge::listen::{Listener, NotAllowed, PeerCredentials};
+use mycelium_bridge::shutdown::Summary;
+use mycelium_bridge::supervisor::spawn_worker;
+use mycelium_bridge::worker::Outcome;
+use nix::sys::signal::Signal;
+
+/// What the link layer was told.
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Started {
+        pid: i32,
+        incarnation: u64,
+    },
+    Exited {
+        status: String,
+        restart_after: Option<Duration>,
+    },
+    Ended(Outcome),
+    Connected(u32),
+    Refused(String),
+    AskedToEnd(String),
+}
+
+/// What a test does about it, on the control thread.
+type Reaction = Box<dyn FnMut(&Told, &ControlHandle)>;
+
+struct Recorder {
+    told: Arc<Mutex<Vec<Told>>>,
+    sockets: HashMap<usize, UnixStream>,
+    control: Option<ControlHandle>,
+    reaction: Reaction,
+}
+
+impl Recorder {
+    fn note(&mut self, told: Told) {
+        if let Some(control) = &self.control {
+            (self.reaction)(&told, control);
+        }
+        self.told.lock().unwrap().push(told);
+    }
+}
+
+impl Links for Recorder {
+    fn begin(&mut self, control: ControlHandle) {
+        self.control = Some(control);
+    }
+
+    fn worker_started(&mut self, started: StartedWorker<'_>) {
+        self.sockets.insert(started.worker, started.socket);
+        self.note(Told::Started {
+            pid: started.pid.cast_signed(),
+            incarnation: started.incarnation,
+        });
+    }
+
+    fn worker_exited(&mut self, exited: ExitedWorker<'_>) {
+        let status = exited.status.expect("a status").to_string();
+        self.note(Told::Exited {
+            status,
+            restart_after: exited.restart_after,
+        });
+    }
+
+    fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, outcome: Outcome) {
+        self.note(Told::Ended(outcome));
+    }
+
+    fn client_connected(&mut self, _stream: UnixStream, credentials: PeerCredentials) {
+        self.note(Told::Connected(credentials.uid));
+    }
+
+    fn client_refused(&mut self, _stream: UnixStream, error: &NotAllowed) {
+        self.note(Told::Refused(error.to_string()));
+    }
+
+    fn ask_to_end(&mut self, _deadline: Duration, reason: &str) {
+        self.sockets.clear();
+        self.note(Told::AskedToEnd(reason.to_owned()));
+    }
+}
+
+/// Runs the control loop to its end and returns what the link layer was told.
+fn run(site: &Site, reaction: impl FnMut(&Told, &ControlHandle) + 'static) -> (Vec<Told>, Summary) {
+    let config = Config::load(site.config()).unwrap_or_else(|error| panic!("{error}"));
+    run_config(config, reaction)
+}
+
+fn run_config(
+    config: Config,
+    reaction: impl FnMut(&Told, &ControlHandle) + 'static,
+) -> (Vec<Told>, Summary) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let recorder = Recorder {
+        told: Arc::clone(&told),
+        sockets: HashMap::new(),
+        control: None,
+        reaction: Box::new(reaction),
+    };
+    let listener = config
+        .bridge
+        .listen
+        .as_deref()
+        .map(|path| Listener::bind(path).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = ControlOptions {
+        handle_signals: false,
+        end_with_workers: true,
+    };
+    let summary = runtime.block_on(async {
+        let plane = ControlPlane::new(config, listener, recorder, options).unwrap();
+        tokio::time::timeout(WATCHDOG, plane.run())
+            .await
+            .expect("the control loop ends")
+            .unwrap()
+    });
+    let told = told.lock().unwrap().clone();
+    (told, summary)
+}
+
+/// A worker that runs a shell script in the directory of the site.
+fn shell(script: &str, keys: &str) -> String {
+    format!("[[worker]]\nname = 'worker'\ncommand = ['sh', '-c', '''{script}''']\n{keys}\n")
+}
+
+fn statuses(told: &[Told]) -> Vec<&str> {
+    told.iter()
+        .filter_map(|told| match told {
+            Told::Exited { status, .. } => Some(status.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_clean_exit_is_seen_and_nothing_is_restarted() {
+    let site = Site::new("", &shell("exit 0", ""));
+    let (told, summary) = run(&site, |_, _| ());
+    assert!(
+        matches!(told[0], Told::Started { incarnation: 1, .. }),
+        "{told:?}"
+    );
+    assert_eq!(
+        told[1],
+        Told::Exited {
+            status: "exit status: 0".into(),
+            restart_after: None
+        }
+    );
+    assert_eq!(told[2], Told::Ended(Outcome::Completed { success: true }));
+    assert_eq!(summary.exit_code(), 0, "{summary}");
+    assert_eq!(
+        summary.reason,
+        "every worker has ended and nobody can connect"
+    );
+}
+
+#[test]
+fn a_failing_worker_is_restarted_with_back_off_until_it_succeeds() {
+    let script = "echo run >> runs; [ $(wc -l < runs) -ge 4 ]";
+    let site = Site::new(
+        "",
+        &shell(
+            script,
+            "restart_backoff_ms = 8\nrestart_backoff_max_ms = 16",
+        ),
+    );
+    let (told, summary) = run(&site, |_, _| ());
+    assert_eq!(
+        statuses(&told),
+        [
+            "exit status: 1",
+            "exit status: 1",
+            "exit status: 1",
+            "exit status: 0"
+        ]
+    );
+    let delays: Vec<_> = told
+        .iter()
+        .filter_map(|told| match told {
+            Told::Exited { restart_after, .. } => *restart_after,
+            _ => None,
+        })
+        .collect();
+    for (delay, full) in delays.iter().zip([8, 16, 16].map(Duration::from_millis)) {
+        assert!(*delay <= full && *delay >= full / 2, "{delays:?}");
+    }
+    let last = told
+        .iter()
+        .rfind(|told| matches!(told, Told::Started { .. }));
+    assert!(
+        matches!(last, Some(Told::Started { incarnation: 4, .. })),
+        "{told:?}"
+    );
+    assert_eq!(summary.exit_code(), 0, "{summary}");
+}
+
+#[test]
+fn a_crash_loop_stops_the_worker_and_shows_in_the_exit_code() {
+    let site = Site::new(
+        "",
+        &shell("kill -KILL $$", "restart_backoff_ms = 1\nrestart_limit = 3"),
+    );
+    let (told, summary) = run(&site, |_, _| ());
+    assert_eq!(statuses(&told), ["signal: 9 (SIGKILL)"; 3]);
+    let outcome = Outcome::CrashLoop {
+        crashes: 3,
+        window: Duration::from_secs(60),
+    };
+    assert_eq!(told[told.len() - 2], Told::Ended(outcome));
+    assert_eq!(
+        (summary.exit_code(), summary.failed),
+        (1, vec!["worker".to_owned()])
+    );
+}
+
+#[test]
+fn what_a_worker_has_started_ends_with_it() {
+    let site = Site::new(
+        "",
+        &shell(
+            "sleep 1000 & echo $! > grandchild; exit 1",
+            "restart = 'never'",
+        ),
+    );
+    let (told, _) = run(&site, |_, _| ());
+    assert_eq!(statuses(&told), ["exit status: 1"]);
+    wait_until_ended(site.number("grandchild"));
+}
+
+#[test]
+fn a_condemned_worker_is_killed_with_its_group_and_restarted() {
+    let script =
+        "sleep 1000 & echo $! > grandchild.$(cat runs 2>/dev/null | wc -l); echo run >> runs; wait";
+    let site = Site::new(
+        "shutdown_timeout_ms = 1",
+        &shell(script, "restart_backoff_ms = 1"),
+    );
+    let grandchild = site.path("grandchild.0");
+    let (told, summary) = run(&site, move |told, control| {
+        if let Told::Started { incarnation, .. } = *told {
+            if incarnation == 1 {
+                let (control, file) = (control.clone(), grandchild.clone());
+                std::thread::spawn(move || {
+                    wait_for("the grandchild", || written(&file));
+                    control.condemn_worker(0, 7, "a report about another incarnation is ignored");
+                    control.condemn_worker(0, 1, "ring violated");
+                });
+            } else {
+                control.shut_down("the test is over");
+            }
+        }
+    });
+    assert_eq!(statuses(&told)[0], "signal: 9 (SIGKILL)");
+    wait_until_ended(site.number("grandchild.0"));
+    assert!(told.contains(&Told::AskedToEnd("the test is over".into())));
+    assert_eq!((summary.workers, summary.workers_left), (1, 0), "{summary}");
+}
+
+fn written(path: &Path) -> Option<()> {
+    std::fs::read_to_string(path)
+        .is_ok_and(|text| text.ends_with('\n'))
+        .then_some(())
+}
+
+#[test]
+fn a_worker_inherits_its_connection_and_no_other_descriptor() {
+    let script = r#"
+import os, socket
+fd = int(os.environ["MYCELIUM_FD"])
+def is_open(n):
+    try:
+        os.fstat(n)
+        return True
+    except OSError:
+        return False
+extra = [n for n in map(int, os.listdir("/proc/self/fd")) if is_open(n) and n not in (0, 1, 2, fd)]
+connection = socket.socket(fileno=fd)
+connection.sendall(f"{os.environ['MYCELIUM_WORKER']} {extra} {os.getpgid(0) == os.getpid()} {os.environ['MODE']}".encode())
+connection.shutdown(socket.SHUT_WR)
+connection.recv(1)
+"#;
+    let site = Site::new(
+        "",
+        "[[worker]]\nname = 'momentum'\ncommand = ['python3', 'worker.py']\nenv = { MODE = 'fast' }\n",
+    );
+    std::fs::write(site.path("worker.py"), script).unwrap();
+    let config = Config::load(site.config()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut spawned = spawn_worker(&config.workers[0]).unwrap();
+        let said = tokio::task::spawn_blocking(move || {
+            let mut said = String::new();
+            spawned.socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+            spawned.socket.read_to_string(&mut said).unwrap();
+            (said, spawned.socket)
+        });
+        let (said, socket) = said.await.unwrap();
+        assert_eq!(said, "momentum [] True fast");
+        // The hang-up is what the worker waits for: nobody else holds this end.
+        drop(socket);
+        let status = tokio::time::timeout(WATCHDOG, spawned.process.wait())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        assert!(
+            !spawned.group.signal(Signal::SIGTERM),
+            "a reaped process is never signalled"
+        );
+    });
+}
+
+#[test]
+fn workers_that_end_when_asked_are_drained() {
+    let script = "import os, socket; print('up', flush=True); socket.socket(fileno=int(os.environ['MYCELIUM_FD'])).recv(1)";
+    let worker = |name: &str| {
+        format!("[[worker]]\nname = '{name}'\ncommand = ['python3', '-c', \"{script}\"]\n")
+    };
+    let site = Site::new(
+        "shutdown_timeout_ms = 60000",
+        &(worker("one") + &worker("two")),
+    );
+    let mut started = 0;
+    let (told, summary) = run(&site, move |told, control| {
+        started += usize::from(matches!(told, Told::Started { .. }));
+        if started == 2 {
+            control.shut_down("enough");
+            started = 0;
+        }
+    });
+    assert_eq!(statuses(&told), ["exit status: 0"; 2]);
+    assert_eq!(
+        (summary.workers, summary.drained, summary.exit_code()),
+        (2, 2, 0),
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_worker_that_ignores_everything_is_killed_in_the_end() {
+    let script = "trap '' TERM; echo up > up; while :; do sleep 0.05; done";
+    let site = Site::new(
+        "shutdown_timeout_ms = 10",
+        &shell(&script.replace("''", "\"\""), "restart = 'always'"),
+    );
+    let up = site.path("up");
+    let (told, summary) = run(&site, move |told, control| {
+        if matches!(told, Told::Started { .. }) {
+            let (control, up) = (control.clone(), up.clone());
+            std::thread::spawn(move || {
+                wait_for("the worker", || written(&up));
+                control.shut_down("enough");
+            });
+        }
+    });
+    assert_eq!(statuses(&told), ["signal: 9 (SIGKILL)"]);
+    assert_eq!((summary.killed, summary.exit_code()), (1, 1), "{summary}");
+    assert_eq!(told.last(), Some(&Told::Ended(Outcome::Stopped)));
+}
+
+#[test]
+fn a_program_that_has_vanished_is_an_error_and_a_crash() {
+    let keys = "restart_limit = 2\nrestart_backoff_ms = 1\n";
+    let site = Site::new(
+        "",
+        &format!("[[worker]]\nname = 'gone'\ncommand = ['sh']\n{keys}"),
+    );
+    let mut config = Config::load(site.config()).unwrap();
+    config.workers[0].program = site.path("vanished");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let error = runtime.block_on(async { spawn_worker(&config.workers[0]).unwrap_err() });
+    let expected = format!(
+        "cannot start worker: worker=gone, program={}",
+        site.path("vanished").display()
+    );
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(
+        error.to_string().contains("No such file or directory"),
+        "{error}"
+    );
+
+    let (told, summary) = run_config(config, |_, _| ());
+    assert!(
+        matches!(told[0], Told::Ended(Outcome::CrashLoop { crashes: 2, .. })),
+        "{told:?}"
+    );
+    assert_eq!(summary.failed, ["gone"]);
+}
+
+#[test]
+fn clients_are_let_in_by_their_user() {
+    let uid = nix::unistd::getuid().as_raw();
+    for (allowed, expected) in [
+        (uid, Told::Connected(uid)),
+        (uid + 1, Told::Refused(String::new())),
+    ] {
+        let site = Site::new(
+            &format!("listen = 'bridge.sock'\nallowed_uids = [{allowed}]"),
+            "",
+        );
+        let socket = site.path("bridge.sock");
+        let client = std::thread::spawn({
+            let socket = socket.clone();
+            move || wait_for("the listening socket", || UnixStream::connect(&socket).ok())
+        });
+        let (told, summary) = run(&site, |told, control| {
+            if matches!(told, Told::Connected(_) | Told::Refused(_)) {
+                control.shut_down("enough");
+            }
+        });
+        drop(client.join().unwrap());
+        match (&told[0], &expected) {
+            (Told::Refused(reason), Told::Refused(_)) => {
+                assert!(reason.contains(&format!("uid={uid}")), "{reason}")
+            }
+            (actual, expected) => assert_eq!(actual, expected),
+        }
+        assert_eq!(summary.exit_code(), 0, "{summary}");
+        assert!(!socket.exists(), "the socket is removed at the end");
+    }
+}
