@@ -1,0 +1,68 @@
+//! What generated messages are made of: the trait, texts and vecs of bounded length, and checks.
+
+mod check;
+mod inline;
+mod number;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use check::{Check, Problem, ValidationError};
+pub use inline::{InlineString, InlineVec};
+pub use number::{I128, U128, WireBool};
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "messages are little-endian in memory; a big-endian machine cannot use them in place"
+);
+
+/// A message with a fixed binary layout.
+///
+/// The payload of its frame is exactly `size_of::<Self>()` bytes, and any such bytes can be viewed as
+/// `Self`; [`validate`](Self::validate) tells whether they mean something.
+pub trait Message:
+    FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static
+{
+    /// Name of the message in the contracts file.
+    const NAME: &'static str;
+    /// Name of the topic.
+    const TOPIC: &'static str;
+    /// Number of the topic, the contract's `tlv_type`.
+    const TOPIC_ID: u16;
+    /// Digest of this message's layout.
+    const LAYOUT_DIGEST: [u8; 32];
+    /// Digest of the contracts file's model.
+    const SCHEMA_DIGEST: [u8; 32];
+
+    /// Checks lengths, UTF-8, enum values and the contract's validation rules. Does not allocate.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    fn validate(&self) -> Result<(), ValidationError>;
+}
+
+/// Decodes 64 hexadecimal digits at compile time.
+///
+/// # Panics
+///
+/// If the text is anything else; in a constant that is a compile error.
+#[must_use]
+pub const fn digest(text: &str) -> [u8; 32] {
+    let text = text.as_bytes();
+    assert!(text.len() == 64, "a digest has 64 digits");
+    let mut bytes = [0; 32];
+    let mut index = 0;
+    while index < 32 {
+        bytes[index] = digit(text[2 * index]) << 4 | digit(text[2 * index + 1]);
+        index += 1;
+    }
+    bytes
+}
+
+const fn digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => panic!("not a lower-case hexadecimal digit"),
+    }
+}

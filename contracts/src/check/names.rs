@@ -1,0 +1,201 @@
+//! Names: identifiers, keywords of the languages, and collisions after case conversion.
+
+use std::collections::HashMap;
+
+use super::{Checked, Scope};
+use crate::diagnostics::Report;
+use crate::schema::{File, Text};
+
+/// Words that Rust or Python keep for themselves, and that no field or constant can be called.
+const KEYWORDS: &[&str] = &[
+    "False", "None", "Self", "True", "abstract", "and", "as", "assert", "async", "await", "become",
+    "box", "break", "class", "const", "continue", "crate", "def", "del", "do", "dyn", "elif",
+    "else", "enum", "except", "extern", "false", "final", "finally", "fn", "for", "from", "gen",
+    "global", "if", "impl", "import", "in", "is", "lambda", "let", "loop", "macro", "match", "mod",
+    "move", "mut", "nonlocal", "not", "or", "override", "pass", "priv", "pub", "raise", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "with", "yield",
+];
+
+/// Names that generated code uses for something else next to the messages.
+const TYPE_NAMES: &[&str] = &[
+    "Any",
+    "Check",
+    "ClassVar",
+    "Clone",
+    "Copy",
+    "Debug",
+    "Default",
+    "DynamicMessage",
+    "Encoding",
+    "Err",
+    "Field",
+    "Final",
+    "FromBytes",
+    "FromZeros",
+    "I128",
+    "Immutable",
+    "InlineString",
+    "InlineVec",
+    "IntEnum",
+    "IntoBytes",
+    "KnownLayout",
+    "Message",
+    "MessageError",
+    "Ok",
+    "Option",
+    "PartialEq",
+    "Result",
+    "Sequence",
+    "Some",
+    "String",
+    "U128",
+    "ValidationError",
+    "Vec",
+    "Views",
+    "WireBool",
+];
+
+/// Names that every generated Python message has besides its fields.
+const FIELD_NAMES: &[&str] = &[
+    "copy",
+    "from_bytes",
+    "property",
+    "to_bytes",
+    "to_dict",
+    "validate",
+];
+
+/// `QuoteTick`, `quote_tick` and `quoteTick` all become `QuoteTick`.
+pub(crate) fn pascal(name: &str) -> String {
+    let mut result = String::with_capacity(name.len());
+    for part in name.split('_') {
+        let mut chars = part.chars();
+        if let Some(first) = chars.next() {
+            result.extend(first.to_uppercase());
+            result.push_str(chars.as_str());
+        }
+    }
+    result
+}
+
+/// `QuoteTick` and `quoteTick` become `quote_tick`.
+pub(crate) fn snake(name: &str) -> String {
+    let mut result = String::with_capacity(name.len() + 4);
+    let mut before_is_small = false;
+    for c in name.chars() {
+        if c.is_uppercase() && before_is_small {
+            result.push('_');
+        }
+        before_is_small = c.is_lowercase() || c.is_ascii_digit();
+        result.extend(c.to_lowercase());
+    }
+    result
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn check_one(scope: &mut Scope<'_>, what: &str, name: &Text, generated: &str) {
+    if !is_identifier(&name.value) {
+        let hint = "start with a letter; go on with letters, digits and underscores (ASCII)";
+        scope.error(name.at, &format!("not a usable {what} name"), hint);
+    } else if KEYWORDS.contains(&generated) {
+        let text = format!("'{generated}' is a keyword of Rust or Python");
+        scope.error(name.at, &text, "choose another name");
+    }
+}
+
+fn check_collision<'a>(
+    scope: &mut Scope<'_>,
+    seen: &mut HashMap<String, &'a Text>,
+    what: &str,
+    name: &'a Text,
+    generated: String,
+) {
+    if let Some(other) = seen.get(&generated) {
+        let text = format!(
+            "the name collides with {what} '{}' in line {}: both become '{generated}'",
+            other.value, other.at.line
+        );
+        scope.error(name.at, &text, "rename one of the two");
+    } else {
+        seen.insert(generated, name);
+    }
+}
+
+/// Checks the names of messages, fields and constants.
+pub(super) fn check(file: &File, report: &mut Report) {
+    let mut messages = HashMap::new();
+    for message in &file.messages {
+        let name = &message.name;
+        let generated = pascal(&name.value);
+        let mut scope = Scope {
+            report,
+            context: format!("message '{}'", name.value),
+        };
+        check_one(&mut scope, "message", name, &generated);
+        if TYPE_NAMES.contains(&generated.as_str()) {
+            let text = format!("'{generated}' is a name that generated code itself needs");
+            scope.error(name.at, &text, "choose another name");
+        }
+        check_collision(&mut scope, &mut messages, "message", name, generated);
+        let mut fields = HashMap::new();
+        for field in &message.fields {
+            let name = &field.name;
+            let generated = snake(&name.value);
+            let context = format!("message '{}', field '{}'", message.name.value, name.value);
+            let mut scope = Scope { report, context };
+            check_one(&mut scope, "field", name, &generated);
+            if FIELD_NAMES.contains(&generated.as_str()) {
+                let text = format!("'{generated}' is a name that every generated message has");
+                scope.error(name.at, &text, "choose another name");
+            }
+            check_collision(&mut scope, &mut fields, "field", name, generated);
+        }
+    }
+    let mut constants = HashMap::new();
+    for constant in &file.constants {
+        let name = &constant.name;
+        let mut scope = Scope {
+            report,
+            context: format!("constant '{}'", name.value),
+        };
+        let generated = name.value.to_uppercase();
+        check_one(&mut scope, "constant", name, &name.value);
+        check_collision(&mut scope, &mut constants, "constant", name, generated);
+    }
+}
+
+/// Checks the name of an enum's member.
+pub(super) fn check_variant(scope: &mut Scope<'_>, name: &Text) {
+    let upper = name.value.to_uppercase();
+    if upper != name.value {
+        let text = format!("enum name '{}' is not in upper case", name.value);
+        scope.error(name.at, &text, &format!("write {upper}"));
+    } else if !is_identifier(&name.value) {
+        let text = format!("enum name '{}' is not usable", name.value);
+        scope.error(
+            name.at,
+            &text,
+            "start with a letter; go on with letters, digits, underscores",
+        );
+    }
+}
+
+/// Checks that no enum is called like a message or like something generated code needs.
+pub(super) fn check_types(checked: &Checked, file: &File, report: &mut Report) {
+    for found in &checked.enums {
+        let message = file
+            .messages
+            .iter()
+            .find(|one| pascal(&one.name.value) == found.name);
+        if let Some(message) = message {
+            let context = format!("message '{}'", message.name.value);
+            let text = "the name collides with the enum of a field of another message";
+            Scope { report, context }.error(message.name.at, text, "rename one of the two");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What is wrong with a contracts file, where, and what to change.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A place in a file; both numbers count from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+}
+
+/// Whether a diagnostic stops the file from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file can be used; something in it has no effect.
+    Warning,
+}
+
+/// One finding in a contracts file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// Where; `None` if the file itself could not be read.
+    pub at: Option<Position>,
+    /// What failed, with the numbers.
+    pub text: String,
+    /// What to change.
+    pub hint: Option<String>,
+}
+
+/// Everything that was found in one contracts file, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The file, as it was named by the caller.
+    pub file: PathBuf,
+    /// All findings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    pub(crate) fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            diagnostics: Vec::new(),
+        }
+    }
+
+    pub(crate) fn error(&mut self, at: Position, text: String, hint: &str) {
+        self.push(Severity::Error, Some(at), text, hint);
+    }
+
+    pub(crate) fn warning(&mut self, at: Position, text: String, hint: &str) {
+        self.push(Severity::Warning, Some(at), text, hint);
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        severity: Severity,
+        at: Option<Position>,
+        text: String,
+        hint: &str,
+    ) {
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        self.diagnostics.push(Diagnostic {
+            severity,
+            at,
+            text,
+            hint,
+        });
+    }
+
+    /// Whether at least one finding is an error.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// Number of findings of one severity.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.diagnostics
+            .iter()
+            .filter(|found| found.severity == severity)
+            .count()
+    }
+
+    pub(crate) fn sort(&mut self) {
+        self.diagnostics.sort_by_key(|found| found.at);
+    }
+}
+
+impl fmt::Display for Report {
+    /// One `file:line:column: …` line per finding, followed by its hint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, found) in self.diagnostics.iter().enumerate() {
+            if number > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}:", self.file.display())?;
+            if let Some(at) = found.at {
+                write!(f, "{}:{}:", at.line, at.column)?;
+            }
+            if found.severity == Severity::Warning {
+                write!(f, " warning:")?;
+            }
+            write!(f, " {}", found.text)?;
+            if let Some(hint) = &found.hint {
+                write!(f, "\n  hint: {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// The candidate that is most like `name`, if one is close enough to be what was meant.
+pub(crate) fn closest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|&(distance, _)| distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance, ignoring case.
+fn distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.to_lowercase().chars().collect();
+    let right: Vec<char> = right.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}

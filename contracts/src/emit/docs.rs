@@ -1,0 +1,7 @@
+//! Documentation (Markdown).
+
+use crate::model::Contracts;
+
+pub(crate) fn file(_contracts: &Contracts) -> String {
+    String::new()
+}

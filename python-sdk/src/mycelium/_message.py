@@ -1,0 +1,535 @@
+"""What generated messages are made of: typed windows over memory, base classes, checked access.
+
+A message is two attributes: the windows over the memory that it lies in, and the number of the 8-byte
+word where its payload starts. Reading a number is one index into a window; nothing is parsed, copied or
+allocated but the number itself. Setters check what they write; the checks of the contract live in them
+alone, and `Message.validate` reuses them.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
+
+from typing_extensions import Self
+
+from .exceptions import MessageError, StaleMessageError
+
+if sys.byteorder != "little":
+    raise ImportError("mycelium messages are little-endian in memory; this machine is big-endian")
+
+_PREFIX: Final = 8
+"""Bytes in front of a text or vec: u16 length, six zeros."""
+
+_STALE_TEXT: Final = "the message is no longer valid: its ring space was released; use .copy() to keep a message"
+
+_FORMATS: Final[dict[str, Literal["b", "H", "h", "I", "i", "Q", "q", "f", "d"]]] = {
+    "i8": "b",
+    "u16": "H",
+    "i16": "h",
+    "u32": "I",
+    "i32": "i",
+    "u64": "Q",
+    "i64": "q",
+    "f32": "f",
+    "f64": "d",
+}
+
+_M = TypeVar("_M", bound="Message")
+
+
+class Views:
+    """Typed windows over one buffer that starts at an 8-byte boundary.
+
+    `raw` and `u8` are bytes; each other window is made when it is first used and kept. Create one per
+    mapping, never per message.
+
+    Args:
+        buffer: Memory of a length that is a multiple of 8 bytes.
+        readonly: Whether writing through the windows is refused.
+
+    Raises:
+        MessageError: The length is not a multiple of 8.
+    """
+
+    __slots__ = ("f32", "f64", "i8", "i16", "i32", "i64", "raw", "u8", "u16", "u32", "u64")
+
+    raw: memoryview[int]
+    u8: memoryview[int]
+    i8: memoryview[int]
+    u16: memoryview[int]
+    i16: memoryview[int]
+    u32: memoryview[int]
+    i32: memoryview[int]
+    u64: memoryview[int]
+    i64: memoryview[int]
+    f32: memoryview[float]
+    f64: memoryview[float]
+
+    def __init__(self, buffer: Any, *, readonly: bool = False) -> None:
+        raw = memoryview(buffer)
+        if raw.format != "B" or raw.ndim != 1:
+            raw = raw.cast("B")
+        if readonly:
+            raw = raw.toreadonly()
+        if raw.nbytes % 8:
+            raise MessageError(f"buffer length is not a multiple of 8: len={raw.nbytes}; pad it with zeros")
+        self.raw = raw
+        self.u8 = raw
+
+    def __getattr__(self, name: str) -> Any:
+        """Makes a window on its first use; afterwards the attribute is found without this call."""
+        code = _FORMATS.get(name)
+        if code is None:
+            raise AttributeError(f"views have no attribute {name!r}")
+        window = self.raw.cast(code)
+        setattr(self, name, window)
+        return window
+
+    def release(self) -> None:
+        """Releases every window, so that the buffer can be closed; messages over it become stale."""
+        if self.raw is _RELEASED:
+            return
+        for name in _FORMATS:
+            try:
+                window = object.__getattribute__(self, name)
+            except AttributeError:
+                window = None
+            setattr(self, name, _RELEASED)
+            if window is not None:
+                window.release()
+        raw, self.raw, self.u8 = self.raw, _RELEASED, _RELEASED
+        raw.release()
+
+
+class _Stale:
+    """Stands in for the views of a message whose memory was released."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StaleMessageError(_STALE_TEXT)
+
+
+class _Released:
+    """Stands in for a window whose memory was released."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise StaleMessageError(_STALE_TEXT)
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise StaleMessageError(_STALE_TEXT)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StaleMessageError(_STALE_TEXT)
+
+
+STALE: Final = cast(Views, _Stale())
+"""Views of a message that has been given up: every access raises `StaleMessageError`."""
+
+_RELEASED: Final[Any] = _Released()
+
+TRUTH: Final[dict[int, bool]] = {0: False, 1: True}
+
+
+class Field(NamedTuple):
+    """One field of a message's layout.
+
+    Attributes:
+        name: Name of the property.
+        kind: Type as in the contracts file, with the lengths that decide the layout.
+        offset: Bytes from the start of the payload.
+        size: Bytes of the field.
+        code: Code of the `struct` module; texts, vecs and arrays are bytes.
+    """
+
+    name: str
+    kind: str
+    offset: int
+    size: int
+    code: str
+
+
+class DynamicMessage:
+    """A message whose payload is not laid out by the contract but encoded as a whole."""
+
+    __slots__ = ()
+
+    NAME: ClassVar[str]
+    TOPIC: ClassVar[str]
+    TOPIC_ID: ClassVar[int]
+    ENCODING: ClassVar[int]
+    """Encoding of the payload, as in the frame's flags: 1 MessagePack, 2 JSON, 3 raw bytes."""
+    MAX_SIZE: ClassVar[int]
+    """Largest payload in bytes."""
+    LAYOUT_DIGEST: ClassVar[bytes]
+    SCHEMA_DIGEST: ClassVar[bytes]
+
+
+class Message:
+    """A message of fixed layout: a view over its bytes, in a ring or in memory of its own."""
+
+    __slots__ = ("_views", "_word")
+
+    _views: Views
+    _word: int
+
+    NAME: ClassVar[str]
+    TOPIC: ClassVar[str]
+    TOPIC_ID: ClassVar[int]
+    SIZE: ClassVar[int]
+    """Bytes of the payload."""
+    HEADER_WORD: ClassVar[int]
+    """Header word of a frame of this message."""
+    LAYOUT_DIGEST: ClassVar[bytes]
+    SCHEMA_DIGEST: ClassVar[bytes]
+    ROW_FORMAT: ClassVar[str]
+    """Format of the `struct` module for the whole payload, padding included."""
+    KEY: ClassVar[tuple[str, ...]]
+    FIELDS: ClassVar[tuple[Field, ...]]
+
+    @classmethod
+    def _at(cls, views: Views, word: int) -> Self:
+        """A view over somebody else's memory; nothing is checked."""
+        message = object.__new__(cls)
+        message._views = views
+        message._word = word
+        return message
+
+    @classmethod
+    def _owned(cls, data: bytes | None = None) -> Self:
+        message = object.__new__(cls)
+        message._allocate(data)
+        return message
+
+    def _allocate(self, data: bytes | None = None) -> None:
+        """Gives the message memory of its own: zeros, or a copy of the payload."""
+        buffer = bytearray(self.SIZE + 7 & ~7)
+        if data is not None:
+            buffer[: self.SIZE] = data
+        self._views = Views(buffer)
+        self._word = 0
+
+    def _clear(self) -> None:
+        """Fills the payload with zeros, padding included."""
+        start = self._word << 3
+        self._views.raw[start : start + self.SIZE] = bytes(self.SIZE)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview[int]) -> Self:
+        """Reads a payload.
+
+        Args:
+            data: Exactly `SIZE` bytes; they are copied.
+
+        Raises:
+            MessageError: The length is wrong, or a value breaks a rule of the contract.
+        """
+        data = bytes(data)
+        if len(data) != cls.SIZE:
+            raise MessageError(
+                f"wrong payload length for {cls.NAME}: len={len(data)}, expected={cls.SIZE};"
+                " check that both sides use the same contracts"
+            )
+        message = cls._owned(data)
+        message.validate()
+        return message
+
+    def to_bytes(self) -> bytes:
+        """The payload."""
+        start = self._word << 3
+        return self._views.raw[start : start + self.SIZE].tobytes()
+
+    def copy(self) -> Self:
+        """The same message in memory of its own, which stays valid."""
+        return type(self)._owned(self.to_bytes())
+
+    def validate(self) -> None:
+        """Checks every field against its type and the rules of the contract.
+
+        Raises:
+            MessageError: The first field that breaks a rule, with its value and the legal range.
+        """
+        scratch = self._owned()
+        for field in self.FIELDS:
+            setattr(scratch, field.name, getattr(self, field.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return {field.name: getattr(self, field.name) for field in self.FIELDS}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, field.name) == getattr(other, field.name) for field in self.FIELDS)
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if isinstance(self._views, _Stale) or self._views.raw is _RELEASED:
+            return f"<{name}: no longer valid>"
+        return f"{name}({', '.join(f'{field.name}={self._shown(field.name)}' for field in self.FIELDS)})"
+
+    def _shown(self, name: str) -> str:
+        try:
+            value = getattr(self, name)
+        except MessageError as failed:
+            return f"<{failed}>"
+        return str(value.name) if hasattr(value, "name") else repr(value)
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restore, (type(self), self.to_bytes()))
+
+
+def _restore(cls: type[_M], data: bytes) -> _M:
+    return cls._owned(data)
+
+
+def _error(message: Message, name: str, text: str, value: object = None) -> MessageError:
+    return MessageError(f"message '{message.NAME}', field '{name}': {text}", field=name, value=value)
+
+
+def _legal(legal: str | type[int]) -> str:
+    if isinstance(legal, str):
+        return legal
+    if issubclass(legal, enum.Enum):
+        return "one of " + ", ".join(f"{member.name}={member.value}" for member in legal)
+    return "True or False"
+
+
+def rejected(message: Message, name: str, value: object, legal: str | type[int]) -> MessageError:
+    """The error for a value that a setter does not take; `legal` is a text, an enum or bool."""
+    raw = message._views.raw
+    if raw.readonly:
+        return _error(message, name, "received messages cannot be changed; use .copy() and change the copy")
+    shown = repr(value)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    return _error(message, name, f"value out of range: value={shown}; give {_legal(legal)}", value)
+
+
+def unnamed(message: Message, name: str, unknown: KeyError, legal: type[int]) -> MessageError:
+    """The error for a stored integer that has no name."""
+    value = unknown.args[0]
+    return _error(
+        message, name, f"value out of range: value={value}, legal {_legal(legal)}; the sender is broken", value
+    )
+
+
+def _stored_length(message: Message, offset: int, limit: int, name: str) -> tuple[memoryview[int], int, int]:
+    """Bytes, start of the elements and their number; the number is checked."""
+    views = message._views
+    start = (message._word << 3) + offset
+    length = views.u16[start >> 1]
+    if length > limit:
+        raise _error(message, name, f"length out of range: length={length}, max={limit}; the sender is broken")
+    return views.raw, start + _PREFIX, length
+
+
+def _checked_length(
+    message: Message, name: str, length: int, minimum: int, limit: int, unit: str, value: object
+) -> None:
+    if not minimum <= length <= limit:
+        legal = f"{minimum} to {limit} {unit}, not {length}"
+        raise rejected(message, name, value, legal)
+
+
+def _store(message: Message, offset: int, room: int, name: str, data: bytes, value: object, legal: str) -> None:
+    """Writes bytes and zeros behind them."""
+    start = (message._word << 3) + offset
+    try:
+        message._views.raw[start : start + room] = data.ljust(room, b"\0")
+    except TypeError:
+        raise rejected(message, name, value, legal) from None
+
+
+def _prefixed(length: int, data: bytes) -> bytes:
+    return length.to_bytes(8, "little") + data
+
+
+def read_text(message: Message, offset: int, limit: int, name: str) -> str:
+    """Reads a text."""
+    views = message._views
+    start = (message._word << 3) + offset
+    length = views.u16[start >> 1]
+    if length > limit:
+        raise _error(message, name, f"length out of range: length={length}, max={limit}; the sender is broken")
+    start += _PREFIX
+    try:
+        return str(views.raw[start : start + length], "utf-8")
+    except UnicodeDecodeError as failed:
+        text = f"text is not UTF-8: valid_up_to={failed.start}; the sender is broken"
+        raise _error(message, name, text) from None
+
+
+def write_text(
+    message: Message,
+    offset: int,
+    limit: int,
+    name: str,
+    value: str,
+    *,
+    minimum: int = 0,
+    no_prefix: bool = False,
+) -> None:
+    """Writes a text of bounded length."""
+    legal = f"text of {minimum} to {limit} bytes in UTF-8"
+    try:
+        data = value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise rejected(message, name, value, legal) from None
+    if not minimum <= len(data) <= limit:
+        raise rejected(message, name, value, f"{legal}, not {len(data)}")
+    if no_prefix and value[:2].lower() == "0x":
+        raise rejected(message, name, value, f"{legal} without the prefix 0x")
+    room = _PREFIX + limit + (limit & 1)
+    _store(message, offset, room, name, _prefixed(len(data), data), value, legal)
+
+
+def _as_bytes(message: Message, name: str, value: object, legal: str) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise rejected(message, name, value, legal)
+    return bytes(value)
+
+
+def read_bytes(message: Message, offset: int, size: int) -> bytes:
+    """Reads an array of bytes."""
+    start = (message._word << 3) + offset
+    return message._views.raw[start : start + size].tobytes()
+
+
+def write_bytes(message: Message, offset: int, size: int, name: str, value: bytes, *, not_zero: bool = False) -> None:
+    """Writes an array of bytes of exactly this size."""
+    legal = f"{size} bytes, not all zero" if not_zero else f"{size} bytes"
+    data = _as_bytes(message, name, value, legal)
+    if len(data) != size or (not_zero and not any(data)):
+        raise rejected(message, name, value, legal)
+    _store(message, offset, size, name, data, value, legal)
+
+
+def read_wide(message: Message, word: int, *, signed: bool) -> int:
+    """Reads a 128-bit integer."""
+    start = (message._word + word) << 3
+    return int.from_bytes(message._views.raw[start : start + 16], "little", signed=signed)
+
+
+def write_wide(
+    message: Message, word: int, name: str, value: int, minimum: int, maximum: int, *, not_zero: bool = False
+) -> None:
+    """Writes a 128-bit integer."""
+    legal = f"an integer from {minimum} to {maximum}" + (", not zero" if not_zero else "")
+    if not isinstance(value, int) or not minimum <= value <= maximum or (not_zero and value == 0):
+        raise rejected(message, name, value, legal)
+    data = (value & (1 << 128) - 1).to_bytes(16, "little")
+    _store(message, word << 3, 16, name, data, value, legal)
+
+
+def read_byte_rows(message: Message, offset: int, limit: int, name: str) -> bytes:
+    """Reads a vec of bytes."""
+    raw, start, length = _stored_length(message, offset, limit, name)
+    return raw[start : start + length].tobytes()
+
+
+def write_byte_rows(message: Message, offset: int, limit: int, name: str, value: bytes, *, minimum: int = 0) -> None:
+    """Writes a vec of bytes."""
+    legal = f"{minimum} to {limit} bytes"
+    data = _as_bytes(message, name, value, legal)
+    _checked_length(message, name, len(data), minimum, limit, "bytes", value)
+    room = _PREFIX + limit + (limit & 1)
+    _store(message, offset, room, name, _prefixed(len(data), data), value, legal)
+
+
+def read_rows(message: Message, offset: int, size: int, rows: int, name: str = "") -> Sequence[bytes]:
+    """Reads arrays of bytes: exactly `rows`, or as many as are counted where the field has a name."""
+    if name:
+        raw, start, rows = _stored_length(message, offset, rows, name)
+    else:
+        raw, start = message._views.raw, (message._word << 3) + offset
+    return tuple(raw[at : at + size].tobytes() for at in range(start, start + rows * size, size))
+
+
+def write_rows(
+    message: Message,
+    offset: int,
+    size: int,
+    rows: int,
+    name: str,
+    value: Sequence[bytes],
+    *,
+    counted: bool = False,
+    minimum: int = 0,
+    not_zero: bool = False,
+) -> None:
+    """Writes arrays of bytes: exactly `rows`, or up to `rows` with their number in front."""
+    least = minimum if counted else rows
+    legal = f"{least} to {rows} values of {size} bytes" if counted else f"{rows} values of {size} bytes"
+    if isinstance(value, (bytes, str)) or not isinstance(value, Sequence):
+        raise rejected(message, name, value, legal)
+    _checked_length(message, name, len(value), least, rows, f"values of {size} bytes", value)
+    parts = [_as_bytes(message, name, part, legal) for part in value]
+    if any(len(part) != size for part in parts):
+        raise rejected(message, name, value, legal)
+    data = b"".join(parts)
+    if not_zero and not any(data):
+        raise rejected(message, name, value, f"{legal}, not all zero")
+    room = rows * size
+    if counted:
+        room = _PREFIX + room + (room & 1)
+        data = _prefixed(len(parts), data)
+    _store(message, offset, room, name, data, value, legal)
+
+
+def read_number_rows(message: Message, offset: int, limit: int, name: str, view: str, size: int) -> tuple[Any, ...]:
+    """Reads a vec of numbers."""
+    _, start, length = _stored_length(message, offset, limit, name)
+    first = start // size
+    return tuple(getattr(message._views, view)[first : first + length])
+
+
+def write_number_rows(
+    message: Message,
+    offset: int,
+    limit: int,
+    name: str,
+    value: Sequence[float],
+    view: str,
+    size: int,
+    *,
+    minimum: int = 0,
+) -> None:
+    """Writes a vec of numbers."""
+    legal = f"{minimum} to {limit} values of type {view}"
+    if isinstance(value, (bytes, str)) or not isinstance(value, Sequence):
+        raise rejected(message, name, value, legal)
+    _checked_length(message, name, len(value), minimum, limit, f"values of type {view}", value)
+    code = "B" if view == "u8" else _FORMATS[view]
+    try:
+        data = struct.pack(f"<{len(value)}{code}", *value)
+    except (struct.error, OverflowError, TypeError):
+        raise rejected(message, name, value, legal) from None
+    room = _PREFIX + limit * size
+    room += room & 1
+    _store(message, offset, room, name, _prefixed(len(value), data), value, legal)
+
+
+def single(value: float) -> float:
+    """Refuses a finite number that 32 bits cannot hold, which would silently become infinite.
+
+    Raises:
+        ValueError: The number is too large.
+    """
+    try:
+        struct.pack("<f", value)
+    except (OverflowError, struct.error):
+        raise ValueError(value) from None
+    return value
