@@ -1,0 +1,568 @@
+//! A duplex link, put together: handshake, two rings or a socket, doorbells, control frames.
+//!
+//! [`Channel`] is the peer's end: a Rust actor in another process than the bridge. It is the same type over shared
+//! memory and over the socket.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use mycelium_messages::bandit::{Quote, Signal};
+//! use shm_transport::channel::{Channel, ConnectOptions};
+//!
+//! let options = ConnectOptions::for_contracts(mycelium_messages::bandit::SCHEMA_DIGEST).named("risk");
+//! let mut channel = Channel::connect("unix:/run/mycelium/bridge.sock", &options)?;
+//! channel.subscribe::<Signal>()?;
+//! channel.publish(&Quote { bid: 1.1212, ask: 1.1217, ..Quote::default() }, Some(Duration::from_secs(1)))?;
+//! let signal: Signal = channel.recv(None)?.read()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod ends;
+mod fallback;
+pub mod handshake;
+mod shm;
+mod socket;
+
+use std::collections::VecDeque;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use mycelium_messages::control::{
+    Advertise, Goodbye, LinkError, Shutdown, Subscribe, TopicReply, TopicReplyCode, Unsubscribe,
+};
+use mycelium_messages::{InlineString, Message};
+
+pub use ends::{EndsError, LinkEnds, WaitFor, Waited};
+pub use fallback::Fallback;
+
+use crate::error::{ChannelError, HandshakeError};
+use crate::layout::CORE_TOPIC_MAX;
+use crate::ring::{Fencing, Frame};
+use crate::socket::FrameStream;
+use crate::wakeup::{SpinBudget, WaitStrategy};
+use handshake::JoinedData;
+use shm::ShmData;
+use socket::SocketData;
+
+/// How frames travel on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Two rings in shared memory.
+    Shm,
+    /// Frames on the socket.
+    Socket,
+}
+
+impl Transport {
+    /// The name that configuration, reports and metrics use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shm => "shm",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// The transport that somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportRequest {
+    /// Shared memory, or the socket with the reason told.
+    #[default]
+    Auto,
+    /// Shared memory or nothing.
+    Shm,
+    /// The socket.
+    Socket,
+}
+
+/// What a peer tells the bridge when it connects.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Name of the link, at most 64 bytes; empty lets the bridge choose. Names are unique in a bridge.
+    pub name: String,
+    /// Credential where the endpoint asks for one.
+    pub token: String,
+    /// The transport to ask for.
+    pub transport: TransportRequest,
+    /// `SCHEMA_DIGEST` of the contracts that the program was generated from; zeros skip the check.
+    pub schema_digest: [u8; 32],
+    /// How to wait; `None` takes what the bridge advises.
+    pub wait: Option<WaitStrategy>,
+    /// Longest time for the handshake and for the answer to a subscription.
+    pub timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// The defaults, for a program that was generated from the contracts with this digest.
+    #[must_use]
+    pub fn for_contracts(schema_digest: [u8; 32]) -> Self {
+        Self {
+            name: String::new(),
+            token: String::new(),
+            transport: TransportRequest::Auto,
+            schema_digest,
+            wait: None,
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Asks for a name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Asks for a transport.
+    #[must_use]
+    pub fn over(mut self, transport: TransportRequest) -> Self {
+        self.transport = transport;
+        self
+    }
+}
+
+/// What a channel counted since it was connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames published.
+    pub frames_out: u64,
+    /// Times that this side slept.
+    pub parks: u64,
+    /// Times that this side woke the bridge.
+    pub wakeups_sent: u64,
+    /// Published frames that the bridge said it dropped.
+    pub dropped: u64,
+}
+
+/// The peer's end of a link. Not for sharing between threads; send it to the thread that uses it.
+#[derive(Debug)]
+pub struct Channel {
+    name: String,
+    epoch: u64,
+    fallback: Option<Fallback>,
+    settings: serde_json::Value,
+    timeout: Duration,
+    core: Core,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Shm(ShmData),
+    Socket(SocketData),
+}
+
+/// What both kinds of data path share: the control stream and what it brought.
+#[derive(Debug)]
+struct Core {
+    stream: FrameStream,
+    spin: SpinBudget,
+    replies: VecDeque<TopicReply>,
+    end: Option<End>,
+    statistics: Statistics,
+}
+
+/// Why nothing will come any more, once everything before is read.
+#[derive(Debug, Clone)]
+enum End {
+    Shutdown(String),
+    PeerLost(String),
+}
+
+impl End {
+    fn to_error(&self) -> ChannelError {
+        match self {
+            Self::Shutdown(reason) => ChannelError::Closed {
+                reason: reason.clone(),
+            },
+            Self::PeerLost(detail) => ChannelError::PeerLost {
+                detail: detail.clone(),
+            },
+        }
+    }
+}
+
+impl Channel {
+    /// Connects to a bridge: `unix:/path` or a plain path.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError`] if there is no bridge, it refuses, or shared memory was required and is not to be had.
+    pub fn connect(address: &str, options: &ConnectOptions) -> Result<Self, HandshakeError> {
+        let path = address.strip_prefix("unix:").unwrap_or(address);
+        let stream = UnixStream::connect(path).map_err(|source| {
+            let source = std::io::Error::new(source.kind(), format!("{path}: {source}"));
+            HandshakeError::Io {
+                step: "connect",
+                source,
+            }
+        })?;
+        Self::from_stream(stream, options)
+    }
+
+    /// Connects as a supervised worker, over the socket that the bridge left in `MYCELIUM_FD`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::connect`], and [`HandshakeError::Environment`] if the variable is missing or wrong.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor in the variable must be the socket that the bridge left there and must not be owned by anything
+    /// else in this process; so call it at most once.
+    #[allow(unsafe_code)]
+    pub unsafe fn from_env(options: &ConnectOptions) -> Result<Self, HandshakeError> {
+        let wrong = |detail: String| HandshakeError::Environment(format!("MYCELIUM_FD {detail}"));
+        let value = std::env::var("MYCELIUM_FD").map_err(|_| {
+            wrong("is not set; start the worker from a bridge, or connect to an address".into())
+        })?;
+        let fd: RawFd = value
+            .parse()
+            .map_err(|_| wrong(format!("is not a file descriptor: value={value}")))?;
+        // SAFETY: by the contract of this function the descriptor is open and nobody else owns it.
+        let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        Self::from_stream(socket, options)
+    }
+
+    /// Does the handshake on a connected socket.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::connect`].
+    pub fn from_stream(
+        stream: UnixStream,
+        options: &ConnectOptions,
+    ) -> Result<Self, HandshakeError> {
+        let deadline = Instant::now() + options.timeout;
+        let mut stream = FrameStream::new(stream).map_err(|source| HandshakeError::Io {
+            step: "connect",
+            source,
+        })?;
+        let joined = handshake::join(&mut stream, options, deadline)?;
+        let wait = options.wait.unwrap_or(match joined.welcome.spin_us {
+            0 => WaitStrategy::Park,
+            spin_us => WaitStrategy::Hybrid { spin_us },
+        });
+        let mut fallback = None;
+        let data = match joined.data {
+            JoinedData::Shm {
+                segment,
+                bridge_doorbell,
+                own_doorbell,
+            } => Data::Shm(ShmData::new(
+                &segment,
+                own_doorbell,
+                bridge_doorbell,
+                joined.fencing,
+            )?),
+            JoinedData::Socket(reason) => {
+                tracing::warn!(%reason, "link runs over the socket");
+                fallback = Some(reason);
+                stream.expect_data(joined.welcome.max_payload as usize);
+                Data::Socket(SocketData::new(
+                    joined.welcome.max_payload,
+                    joined.welcome.ack_window,
+                ))
+            }
+        };
+        let spin = SpinBudget::new(wait);
+        let core = Core {
+            stream,
+            spin,
+            replies: VecDeque::new(),
+            end: None,
+            statistics: Statistics::default(),
+        };
+        Ok(Self {
+            name: text(&joined.welcome.name),
+            epoch: joined.welcome.epoch,
+            fallback,
+            settings: joined.settings,
+            timeout: options.timeout,
+            core,
+            data,
+        })
+    }
+
+    /// Name of the link.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How often the link has been handed to a peer, counted from 1: above 1 this is a successor.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How frames travel.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.data {
+            Data::Shm(_) => Transport::Shm,
+            Data::Socket(_) => Transport::Socket,
+        }
+    }
+
+    /// Why the link runs over the socket; `None` over shared memory.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_ref()
+    }
+
+    /// The worker's own settings from the bridge's configuration, a JSON object.
+    #[must_use]
+    pub fn settings(&self) -> &serde_json::Value {
+        &self.settings
+    }
+
+    /// How commits are ordered against parked flags; `None` over the socket.
+    #[must_use]
+    pub fn fencing(&self) -> Option<Fencing> {
+        match &self.data {
+            Data::Shm(data) => Some(data.ends().fencing()),
+            Data::Socket(_) => None,
+        }
+    }
+
+    /// What this side counted.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.core.statistics;
+        if let Data::Shm(data) = &self.data {
+            statistics.parks += data.ends().parks();
+            statistics.wakeups_sent += data.ends().wakeups_sent();
+        }
+        statistics
+    }
+
+    /// Asks for every frame of a topic and waits for the bridge's word. Frames that arrive meanwhile are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Topic`] if the topic is unknown to the bridge or its layout differs.
+    pub fn subscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
+        let request = Subscribe {
+            topic_id: M::TOPIC_ID,
+            layout_digest: M::LAYOUT_DIGEST,
+            ..Subscribe::default()
+        };
+        self.request::<M, _>(&request)
+    }
+
+    /// Wants no further frames of a topic. Frames that were routed before still arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::subscribe`].
+    pub fn unsubscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
+        self.request::<M, _>(&Unsubscribe {
+            topic_id: M::TOPIC_ID,
+            ..Unsubscribe::default()
+        })
+    }
+
+    /// Announces that this side will publish a topic, so that a mismatch shows now and not as a dropped frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::subscribe`].
+    pub fn advertise<M: Message>(&mut self) -> Result<(), ChannelError> {
+        let request = Advertise {
+            topic_id: M::TOPIC_ID,
+            layout_digest: M::LAYOUT_DIGEST,
+            ..Advertise::default()
+        };
+        self.request::<M, _>(&request)
+    }
+
+    fn request<M: Message, R: Message>(&mut self, request: &R) -> Result<(), ChannelError> {
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        self.core.stream.queue_message(request);
+        self.core.flush_until(deadline)?;
+        loop {
+            let answers =
+                |reply: &TopicReply| reply.request == R::TOPIC_ID && reply.topic_id == M::TOPIC_ID;
+            if let Some(at) = self.core.replies.iter().position(answers) {
+                let reply = self.core.replies.remove(at).expect("it was just found");
+                return topic_outcome::<M>(&reply);
+            }
+            if let Some(end) = &self.core.end {
+                return Err(end.to_error());
+            }
+            if Instant::now() >= deadline {
+                return Err(ChannelError::TimedOut {
+                    waited_ms: start.elapsed().as_millis(),
+                });
+            }
+            match &mut self.data {
+                Data::Shm(_) => self.core.wait_for_control(deadline)?,
+                Data::Socket(data) => data.collect_replies(&mut self.core, deadline)?,
+            }
+        }
+    }
+
+    /// Publishes a message, waiting for room if need be: at most `timeout`, `None` for ever.
+    ///
+    /// Over shared memory this makes no system call unless the bridge sleeps or the ring is full.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Full`] if there was no room in time, [`ChannelError::TooLarge`], or that the link has ended.
+    pub fn publish<M: Message>(
+        &mut self,
+        message: &M,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        self.publish_frame(&Frame::new(M::TOPIC_ID, message.as_bytes()), timeout)
+    }
+
+    /// Publishes bytes on a topic; otherwise as [`Channel::publish`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::publish`], and [`ChannelError::ReservedTopic`] for topics of the core range.
+    pub fn publish_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        if frame.topic_id() <= CORE_TOPIC_MAX {
+            return Err(ChannelError::ReservedTopic {
+                topic_id: frame.topic_id(),
+            });
+        }
+        match &mut self.data {
+            Data::Shm(data) => data.publish(&mut self.core, frame, timeout)?,
+            Data::Socket(data) => data.publish(&mut self.core, frame, timeout)?,
+        }
+        self.core.statistics.frames_out += 1;
+        Ok(())
+    }
+
+    /// The next frame, if one is there. It is valid until the next call, which acknowledges it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::recv`], without `TimedOut`.
+    pub fn try_recv(&mut self) -> Result<Option<Frame<'_>>, ChannelError> {
+        match self.recv(Some(Duration::ZERO)) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(ChannelError::TimedOut { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the next frame: at most `timeout`, `None` for ever. It is valid until the next call, which
+    /// acknowledges it.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::TimedOut`]; [`ChannelError::Closed`] after a shutdown and [`ChannelError::PeerLost`] after a
+    /// crash of the bridge, both only when everything that came before has been read; [`ChannelError::Corrupt`].
+    pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Frame<'_>, ChannelError> {
+        let start = Instant::now();
+        let deadline = timeout.map(|timeout| start + timeout);
+        let ready = match &mut self.data {
+            Data::Shm(data) => data.wait_for_frame(&mut self.core, deadline)?,
+            Data::Socket(data) => data.wait_for_frame(&mut self.core, deadline)?,
+        };
+        if !ready {
+            if let Some(end) = &self.core.end {
+                return Err(end.to_error());
+            }
+            return Err(ChannelError::TimedOut {
+                waited_ms: start.elapsed().as_millis(),
+            });
+        }
+        self.core.statistics.frames_in += 1;
+        match &mut self.data {
+            Data::Shm(data) => data.frame(),
+            Data::Socket(data) => data.frame(&self.core),
+        }
+    }
+
+    /// Acknowledges what was received, says goodbye and closes. Dropping the channel instead looks like a crash to the
+    /// bridge, which then keeps the last frame for the successor.
+    ///
+    /// # Errors
+    ///
+    /// If the goodbye could not be sent; the channel is closed all the same.
+    pub fn close(mut self) -> Result<(), ChannelError> {
+        match &mut self.data {
+            Data::Shm(data) => data.acknowledge_all(),
+            Data::Socket(data) => data.acknowledge_all(&mut self.core),
+        }
+        self.core.stream.queue_message(&Goodbye::default());
+        self.core.flush_until(Instant::now() + self.timeout)
+    }
+}
+
+fn topic_outcome<M: Message>(reply: &TopicReply) -> Result<(), ChannelError> {
+    if reply.code == TopicReplyCode::OK {
+        return Ok(());
+    }
+    Err(ChannelError::Topic {
+        topic_id: reply.topic_id,
+        message: M::NAME,
+        code: reply.code.0,
+        name: reply.code.name().unwrap_or("UNKNOWN"),
+        reason: text(&reply.reason),
+    })
+}
+
+impl Core {
+    /// Handles one control frame.
+    fn on_control(&mut self, frame: &ControlFrame) -> Result<(), ChannelError> {
+        let frame = Frame::new(frame.topic_id, &frame.payload);
+        let protocol = |error: crate::error::DecodeError| ChannelError::Protocol(error.to_string());
+        match frame.topic_id() {
+            TopicReply::TOPIC_ID => {
+                let reply: TopicReply = frame.read().map_err(protocol)?;
+                if reply.request == 0 {
+                    self.statistics.dropped += 1;
+                    let reason = text(&reply.reason);
+                    tracing::warn!(topic = reply.topic_id, %reason, "the bridge dropped a published frame");
+                } else {
+                    self.replies.push_back(reply);
+                }
+            }
+            Shutdown::TOPIC_ID => {
+                let shutdown: Shutdown = frame.read().map_err(protocol)?;
+                self.end = Some(End::Shutdown(text(&shutdown.reason)));
+            }
+            LinkError::TOPIC_ID => {
+                let error: LinkError = frame.read().map_err(protocol)?;
+                let name = error.code.name().unwrap_or("UNKNOWN");
+                self.end = Some(End::PeerLost(format!("{} ({name})", text(&error.message))));
+            }
+            other => {
+                return Err(ChannelError::Protocol(format!(
+                    "unexpected control frame: topic_id={other}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn hang_up(&mut self) {
+        self.end
+            .get_or_insert_with(|| End::PeerLost("end of stream on the control socket".into()));
+    }
+}
+
+/// A control frame that was copied out of the receive buffer.
+struct ControlFrame {
+    topic_id: u16,
+    payload: Vec<u8>,
+}
+
+/// The text in a field of a control frame, for people.
+fn text<const CAPACITY: usize>(field: &InlineString<CAPACITY>) -> String {
+    field.as_str().unwrap_or("(not valid UTF-8)").to_owned()
+}

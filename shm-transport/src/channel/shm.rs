@@ -1,0 +1,150 @@
+//! The data path of a channel over shared memory.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::ends::{EndsError, LinkEnds, WaitFor, Waited};
+use crate::error::{ChannelError, HandshakeError, ReserveError};
+use crate::layout::{RING_TO_BRIDGE, RING_TO_PEER};
+use crate::ring::{Fencing, Frame};
+use crate::segment::Segment;
+use crate::wakeup::Doorbell;
+
+#[derive(Debug)]
+pub(super) struct ShmData {
+    ends: LinkEnds,
+    /// Whether a frame was handed out that the next call passes.
+    handed_out: bool,
+}
+
+impl ShmData {
+    pub(super) fn new(
+        segment: &Segment,
+        own_doorbell: Doorbell,
+        bridge_doorbell: Doorbell,
+        fencing: Fencing,
+    ) -> Result<Self, HandshakeError> {
+        let (read, write) = (segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE));
+        let ends = LinkEnds::attach(read, write, own_doorbell, bridge_doorbell, fencing).map_err(
+            |error| HandshakeError::Unexpected {
+                expected: "a sound segment",
+                actual: error.to_string(),
+            },
+        )?;
+        Ok(Self {
+            ends,
+            handed_out: false,
+        })
+    }
+
+    pub(super) fn ends(&self) -> &LinkEnds {
+        &self.ends
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        core: &mut Core,
+        frame: &Frame<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        let payload_len = frame.payload_len();
+        let mut started = None;
+        loop {
+            match self.ends.try_publish(frame) {
+                Ok(()) => return Ok(()),
+                Err(ReserveError::Full { .. }) => {
+                    let start = *started.get_or_insert_with(Instant::now);
+                    let deadline = timeout.map(|timeout| start + timeout);
+                    if !self.wait(core, WaitFor::Room { payload_len }, deadline)? {
+                        if let Some(end) = &core.end {
+                            return Err(end.to_error());
+                        }
+                        return Err(ChannelError::Full {
+                            payload_len,
+                            waited_ms: start.elapsed().as_millis(),
+                        });
+                    }
+                }
+                Err(ReserveError::TooLarge {
+                    payload_len,
+                    max_payload,
+                }) => {
+                    return Err(ChannelError::TooLarge {
+                        payload_len,
+                        max_payload,
+                    });
+                }
+                Err(ReserveError::ReservedTopic { topic_id, .. }) => {
+                    return Err(ChannelError::ReservedTopic { topic_id });
+                }
+                Err(ReserveError::Corrupt(corrupt)) => return Err(corrupt.into()),
+            }
+        }
+    }
+
+    /// Passes the frame that was handed out, and waits for the next. False on timeout or after the end.
+    pub(super) fn wait_for_frame(
+        &mut self,
+        core: &mut Core,
+        deadline: Option<Instant>,
+    ) -> Result<bool, ChannelError> {
+        self.release();
+        self.handed_out = self.wait(core, WaitFor::Frame, deadline)?;
+        Ok(self.handed_out)
+    }
+
+    pub(super) fn frame(&mut self) -> Result<Frame<'_>, ChannelError> {
+        let frame = self.ends.peek()?;
+        frame.ok_or_else(|| {
+            ChannelError::Protocol("a committed frame vanished from the ring".into())
+        })
+    }
+
+    /// Passes the frame that was handed out.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.handed_out) {
+            self.ends.advance();
+        }
+    }
+
+    /// Acknowledges everything, the frame that was handed out last included.
+    pub(super) fn acknowledge_all(&mut self) {
+        self.release();
+        self.ends.publish_head();
+    }
+
+    /// False on timeout or after the end of the link. What is in the ring comes before the end.
+    fn wait(
+        &mut self,
+        core: &mut Core,
+        what: WaitFor,
+        deadline: Option<Instant>,
+    ) -> Result<bool, ChannelError> {
+        loop {
+            // After the end nothing more comes, so one look is enough.
+            let until = if core.end.is_some() {
+                Some(Instant::now())
+            } else {
+                deadline
+            };
+            match self
+                .ends
+                .wait(&mut core.spin, what, until, Some(core.stream.as_fd()))?
+            {
+                Waited::Ready => return Ok(true),
+                Waited::TimedOut => return Ok(false),
+                Waited::Interrupted => core.read_control()?,
+            }
+        }
+    }
+}
+
+impl From<EndsError> for ChannelError {
+    fn from(error: EndsError) -> Self {
+        match error {
+            EndsError::Corrupt(corrupt) => Self::Corrupt(corrupt),
+            EndsError::Io { step, source } => Self::Io { step, source },
+        }
+    }
+}

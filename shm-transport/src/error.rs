@@ -1,0 +1,316 @@
+//! What can go wrong, one type per operation. `Full` and `Empty` are outcomes to handle, not failures; they are here
+//! because they come back through `Result` and `Option`.
+
+use std::io;
+
+use crate::layout;
+
+/// Memory that the peer can write holds something that no correct peer writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "ring is corrupt: field={field} value={value} legal={}..={} at position={position} header_word={word:#018x}; \
+     the peer broke the rules of the ring, close the link",
+    legal.0, legal.1
+)]
+pub struct Corrupt {
+    /// The field that is wrong.
+    pub field: &'static str,
+    /// The value that was loaded.
+    pub value: u64,
+    /// The lowest and the highest legal value.
+    pub legal: (u64, u64),
+    /// Where in the stream of the ring it was found.
+    pub position: u64,
+    /// The header word there, 0 if the field is not part of a record.
+    pub word: u64,
+}
+
+/// Why a reservation was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// The consumer has not released enough yet. Wait for room and try again.
+    #[error(
+        "ring is full: needed={needed} free={free}; wait for the consumer or use a larger ring"
+    )]
+    Full {
+        /// Bytes that the record and its padding need.
+        needed: usize,
+        /// Bytes that were free at that instant.
+        free: usize,
+    },
+    /// The payload never fits. Use a larger ring or split the message.
+    #[error(
+        "payload too large: payload_len={payload_len} max_payload={max_payload}; use a ring of at least {} bytes",
+        ((payload_len + layout::FRAME_HEADER_LEN) * layout::RING_RECORD_DIVISOR).next_power_of_two()
+    )]
+    TooLarge {
+        /// Bytes of the payload.
+        payload_len: usize,
+        /// Bytes that the ring takes at most.
+        max_payload: usize,
+    },
+    /// Topic 0 and the PAD flag belong to the ring itself.
+    #[error(
+        "topic_id={topic_id} flags={flags:#06x} are reserved for padding; use a topic_id from 1 on without the PAD flag"
+    )]
+    ReservedTopic {
+        /// The topic that was asked for.
+        topic_id: u16,
+        /// The flags that were asked for.
+        flags: u16,
+    },
+    /// The consumer published an impossible head.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// Why an end of a ring was not attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Another producer or consumer of this process has that end. Drop it first.
+    #[error(
+        "ring already has a {end} in this process; a ring has one producer and one consumer, drop the other first"
+    )]
+    Taken {
+        /// `producer` or `consumer`.
+        end: &'static str,
+    },
+    /// The ring was left in a state that no correct peer leaves.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// Why a frame is not the message that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The frame is of another topic.
+    #[error("frame is not a {message}: topic_id expected={expected} actual={actual}")]
+    Topic {
+        /// Name of the message that was asked for.
+        message: &'static str,
+        /// Its topic.
+        expected: u16,
+        /// The topic of the frame.
+        actual: u16,
+    },
+    /// The payload has another length than the message.
+    #[error(
+        "payload is not a {message}: payload_len expected={expected} actual={actual}; do both sides use the same contracts?"
+    )]
+    Length {
+        /// Name of the message that was asked for.
+        message: &'static str,
+        /// Bytes of the message.
+        expected: usize,
+        /// Bytes of the payload.
+        actual: usize,
+    },
+}
+
+/// Why a ring or a segment was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The capacity is not one that a ring can have.
+    #[error(
+        "ring capacity out of range: capacity={capacity}, need a power of two from {} to {}",
+        layout::RING_CAPACITY_MIN,
+        layout::RING_CAPACITY_MAX
+    )]
+    Capacity {
+        /// The capacity that was asked for, in bytes.
+        capacity: usize,
+    },
+    /// The heap has no room for a ring.
+    #[error("no memory for a ring: len={len}; use a smaller ring")]
+    NoMemory {
+        /// Bytes that were asked for.
+        len: usize,
+    },
+    /// Shared memory is switched off by the environment.
+    #[error("shared memory is switched off by {}=shm", crate::disable::VARIABLE)]
+    Disabled,
+    /// The kernel gives no memory file.
+    #[error("memfd_create failed: {source}; a seccomp profile may forbid it")]
+    Memfd {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is not enough memory for the segment.
+    #[error(
+        "no space for a segment: len={len}: {source}; use smaller rings or raise the memory limit"
+    )]
+    NoSpace {
+        /// Bytes that were asked for.
+        len: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The segment could not be sealed or mapped.
+    #[error("segment could not be prepared: step={step} len={len}: {source}")]
+    Prepare {
+        /// `seal` or `map`.
+        step: &'static str,
+        /// Bytes of the segment.
+        len: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why a segment was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Mapping is switched off by the environment.
+    #[error("mapping is switched off by {}", crate::disable::VARIABLE)]
+    Disabled,
+    /// A system call failed.
+    #[error("segment could not be opened: step={step}: {source}")]
+    Io {
+        /// `fstat`, `seals` or `map`.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A field of the header is not what a bridge of this version writes.
+    #[error(
+        "segment is invalid: field={field} value={value:#x} expected {expected}; do both sides use the same version?"
+    )]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be right, with the numbers.
+        expected: String,
+    },
+}
+
+/// Why a handshake did not end in a link.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The socket failed or the peer hung up.
+    #[error("handshake failed: step={step}: {source}")]
+    Io {
+        /// What was being sent or awaited.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The peer sent something else than the protocol foresees.
+    #[error(
+        "handshake failed: expected {expected}, got {actual}; is the peer a Mycelium bridge of this version?"
+    )]
+    Unexpected {
+        /// The frame that was due.
+        expected: &'static str,
+        /// What came.
+        actual: String,
+    },
+    /// The bridge refused, and said why.
+    #[error("bridge refused the link: code={code} ({name}): {message}")]
+    Refused {
+        /// The refusal code of the control contract.
+        code: u16,
+        /// Its name.
+        name: &'static str,
+        /// The bridge's sentence.
+        message: String,
+        /// `SCHEMA_MISMATCH`: digest of the bridge's contracts; zeros otherwise.
+        expected_digest: [u8; 32],
+        /// `SCHEMA_MISMATCH`: digest that this side sent; zeros otherwise.
+        actual_digest: [u8; 32],
+    },
+    /// Shared memory was required and is not to be had.
+    #[error(
+        "shared memory is required but not available: {reason}; allow transport auto or remove the cause"
+    )]
+    ShmRequired {
+        /// Why it is not available.
+        reason: String,
+    },
+    /// The environment does not name a bridge.
+    #[error("no bridge to connect to: {0}")]
+    Environment(String),
+}
+
+/// Why a call on a [`Channel`](crate::channel::Channel) failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// There was no room until the deadline; the message was not sent.
+    #[error(
+        "channel is full: payload_len={payload_len} waited_ms={waited_ms}; the peer reads too slowly"
+    )]
+    Full {
+        /// Bytes of the payload that found no room.
+        payload_len: usize,
+        /// How long there was no room.
+        waited_ms: u128,
+    },
+    /// The payload never fits.
+    #[error(
+        "payload too large: payload_len={payload_len} max_payload={max_payload}; configure a larger ring_capacity"
+    )]
+    TooLarge {
+        /// Bytes of the payload.
+        payload_len: usize,
+        /// Bytes that the channel takes at most.
+        max_payload: usize,
+    },
+    /// Nothing came until the deadline.
+    #[error("nothing arrived: waited_ms={waited_ms}")]
+    TimedOut {
+        /// How long was waited.
+        waited_ms: u128,
+    },
+    /// The channel is closed: the bridge shut down, everything that it sent before has been read.
+    #[error("channel is closed: {reason}")]
+    Closed {
+        /// What the bridge said.
+        reason: String,
+    },
+    /// The peer vanished without a word.
+    #[error("peer is lost: it hung up without a goodbye ({detail})")]
+    PeerLost {
+        /// What was seen.
+        detail: String,
+    },
+    /// The bridge does not serve a topic as asked.
+    #[error(
+        "bridge refused topic_id={topic_id} of message={message}: code={code} ({name}): {reason}"
+    )]
+    Topic {
+        /// The topic.
+        topic_id: u16,
+        /// Name of the message.
+        message: &'static str,
+        /// The topic code of the control contract.
+        code: u16,
+        /// Its name.
+        name: &'static str,
+        /// The bridge's sentence.
+        reason: String,
+    },
+    /// Shared memory holds something that no correct peer writes.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The peer sent a frame that the protocol does not allow.
+    #[error("protocol violation: {0}")]
+    Protocol(String),
+    /// The topic or flags are reserved.
+    #[error(
+        "topic_id={topic_id} is reserved; applications use topics from {} on",
+        layout::APP_TOPIC_MIN
+    )]
+    ReservedTopic {
+        /// The topic.
+        topic_id: u16,
+    },
+    /// A system call failed.
+    #[error("channel failed: step={step}: {source}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,59 @@
+//! Duplex links between processes of one host: two single-producer single-consumer rings in one shared memory file,
+//! a UNIX socket for the handshake, control frames and the peer's death, and one eventfd per side for wakeups. Where
+//! shared memory is not to be had, the same frames go over the socket behind the same API.
+//!
+//! It is not a queue for many producers or consumers, and it makes no promise beyond at-least-once. Fan-out by topic
+//! is the business of the bridge.
+//!
+//! ```
+//! use shm_transport::frame::FrameHeader;
+//! use shm_transport::ring::{Consumer, Producer, RingMemory};
+//!
+//! let memory = RingMemory::heap(4096)?;
+//! let mut producer = Producer::attach(memory.clone())?;
+//! let mut consumer = Consumer::attach(memory)?;
+//!
+//! let mut reservation = producer.try_reserve(FrameHeader::new(1001, 5))?;
+//! reservation.copy_from_slice(b"hello");
+//! reservation.commit();
+//!
+//! let guard = consumer.try_read()?.expect("a frame was committed");
+//! assert_eq!(guard.frame().to_vec(), b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Modules
+//!
+//! | module | what | may use |
+//! |---|---|---|
+//! | [`frame`] | the frame header: bytes in, value out | `layout` |
+//! | [`layout`] | every offset, with the picture | |
+//! | [`ring`] | the ring over any memory; no system calls | `frame`, `layout` |
+//! | [`segment`] | the shared memory file | `ring` for its memory handle |
+//! | [`wakeup`] | doorbell, heavy fence, wait strategy | |
+//! | [`socket`] | frames over a stream socket | `frame`, `ring` for its frame type |
+//! | [`channel`] | handshake, and all of the above put together | all |
+//!
+//! # Safety model
+//!
+//! Shared memory is the world's data. Words that the peer can write are loaded once, range-checked, and used from the
+//! local copy; payloads are copied out. A peer that breaks the rules garbles its own messages and gets an
+//! [`error::Corrupt`] that names the field, its value and the legal range. `unsafe` is confined to `ring`, `segment`,
+//! `socket` and `wakeup`.
+
+#![deny(unsafe_code)]
+
+pub mod channel;
+pub mod disable;
+pub mod error;
+pub mod frame;
+pub mod layout;
+#[allow(unsafe_code)]
+pub mod ring;
+#[allow(unsafe_code)]
+pub mod segment;
+#[allow(unsafe_code)]
+pub mod socket;
+mod sync;
+#[allow(unsafe_code)]
+pub mod wakeup;

@@ -1,0 +1,265 @@
+//! The reading end of a ring.
+
+use super::Fencing;
+use super::memory::{End, RingMemory};
+use super::record::{self, Frame, Record};
+use crate::error::{AttachError, Corrupt};
+use crate::frame::FrameHeader;
+use crate::layout;
+use crate::sync::Ordering;
+
+/// The reading end of a ring; at most one per ring in a process.
+///
+/// Reading makes no system call, takes no lock and allocates nothing. After a burst of reads ask
+/// [`Consumer::wakeup_due`] once, and notify the peer's doorbell if it says so.
+#[derive(Debug)]
+pub struct Consumer {
+    memory: RingMemory,
+    /// The next record to hand out. Only this end moves it; a multiple of 8.
+    position: u64,
+    /// The head as last stored; always in sync with the memory unless the peer writes there. `<= position`.
+    published: u64,
+    /// Bytes of the record that `peek` handed out last and `advance` has not passed yet; 0 if there is none.
+    pending: usize,
+    /// Set by a head store, cleared by the look at the producer's parked flag. Set at first, because a predecessor
+    /// may have died between the two.
+    head_moved: bool,
+    /// Whether head follows `acknowledge` instead of `advance`.
+    manual_ack: bool,
+    fencing: Fencing,
+}
+
+impl Consumer {
+    /// Takes the reading end of a ring, fresh or left by a predecessor, and goes on with the first unacknowledged
+    /// record.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::Taken`] if this process already has a consumer on the ring, [`AttachError::Corrupt`] if the head
+    /// in the memory is impossible.
+    pub fn attach(memory: RingMemory) -> Result<Self, AttachError> {
+        memory.attach(End::Consumer)?;
+        let head = memory.head().load(Ordering::Acquire);
+        if !head.is_multiple_of(layout::FRAME_ALIGN as u64) || head > u64::MAX / 2 {
+            memory.detach(End::Consumer);
+            let legal = (0, u64::MAX / 2);
+            return Err(AttachError::Corrupt(Corrupt {
+                field: "head",
+                value: head,
+                legal,
+                position: head,
+                word: 0,
+            }));
+        }
+        let fencing = Fencing::default();
+        Ok(Self {
+            memory,
+            position: head,
+            published: head,
+            pending: 0,
+            head_moved: true,
+            manual_ack: false,
+            fencing,
+        })
+    }
+
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
+    /// Largest payload that the ring takes, in bytes.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.memory.max_payload()
+    }
+
+    /// Bytes read since the ring was created, padding included.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Says how head stores are ordered against parked flags. Both ends must use the same mode.
+    pub fn set_fencing(&mut self, fencing: Fencing) {
+        self.fencing = fencing;
+    }
+
+    /// With `true`, `advance` no longer acknowledges: head moves only by [`Consumer::acknowledge`]. A pump needs this,
+    /// because what it has written to a socket is not yet handled by the peer.
+    pub fn set_manual_ack(&mut self, manual_ack: bool) {
+        self.manual_ack = manual_ack;
+    }
+
+    /// Borrows the oldest unread frame; `None` if there is none at this instant. Releasing the guard passes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the header word breaks the rules of the ring. The consumer stays where it is.
+    pub fn try_read(&mut self) -> Result<Option<ReadGuard<'_>>, Corrupt> {
+        Ok(self.poll()?.map(|header| ReadGuard {
+            consumer: self,
+            header,
+        }))
+    }
+
+    /// Looks at the oldest unread frame without passing it; `None` if there is none at this instant. Call
+    /// [`Consumer::advance`] to pass it. Finding the ring empty publishes the head.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the header word breaks the rules of the ring. The consumer stays where it is.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<Frame<'_>>, Corrupt> {
+        Ok(self.poll()?.map(|header| self.frame(header)))
+    }
+
+    /// Finds the oldest unread frame, skipping padding, and remembers its length for `advance`.
+    #[inline]
+    fn poll(&mut self) -> Result<Option<FrameHeader>, Corrupt> {
+        // At most one padding record lies in front of a frame, because padding ends at the end of the data area and the
+        // record behind it starts at index 0, where padding is illegal.
+        loop {
+            let index = self.index();
+            // SYNC: commit (release, Producer::commit) ↔ read (acquire, here).
+            let word = self.memory.word(index).load(Ordering::Acquire);
+            match record::check(word, index, self.capacity(), self.position)? {
+                Record::Frame(header) => {
+                    self.pending = header.record_len();
+                    return Ok(Some(header));
+                }
+                Record::Padding { len } => self.position += len as u64,
+                Record::Empty => {
+                    if !self.manual_ack {
+                        self.publish_head();
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn frame(&self, header: FrameHeader) -> Frame<'_> {
+        let start = self.index() + layout::FRAME_HEADER_LEN;
+        let payload = self.memory.bytes(start, header.payload_len as usize);
+        // SAFETY: `record::check` found that the record ends inside the data area, so `payload_len` bytes are readable
+        // for as long as the memory lives, and `self.memory` outlives the borrow of `self`.
+        unsafe { Frame::from_raw(header, payload) }
+    }
+
+    /// Passes the frame that was looked at last; does nothing if there is none. Its bytes may be overwritten from the
+    /// moment that the head is published, which happens here once `capacity / 8` bytes have come together.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.position += self.pending as u64;
+        self.pending = 0;
+        let lag_max = (self.capacity() / layout::RING_HEAD_LAG_DIVISOR) as u64;
+        if self.position - self.published >= lag_max && !self.manual_ack {
+            self.publish_head();
+        }
+    }
+
+    /// Acknowledges everything that was passed so far.
+    pub fn publish_head(&mut self) {
+        self.store_head(self.position);
+    }
+
+    /// Acknowledges everything below `position`, for a consumer with manual acknowledgement.
+    ///
+    /// # Panics
+    ///
+    /// If `position` is above what was passed or below what was acknowledged: the caller's own bookkeeping is wrong.
+    pub fn acknowledge(&mut self, position: u64) {
+        assert!(
+            (self.published..=self.position).contains(&position),
+            "acknowledge out of range: position={position}, acknowledged={}, passed={}",
+            self.published,
+            self.position
+        );
+        self.store_head(position);
+    }
+
+    fn store_head(&mut self, position: u64) {
+        if position == self.published {
+            return;
+        }
+        // SYNC: publish-head (release, here) ↔ refresh-head (acquire, Producer::refresh_head).
+        self.memory.head().store(position, Ordering::Release);
+        self.published = position;
+        self.head_moved = true;
+    }
+
+    /// Declares that this end is about to sleep until there is data, and publishes the head. Run the heavy fence next,
+    /// then look again with [`Consumer::peek`], and only then sleep.
+    pub fn arm(&mut self) {
+        if !self.manual_ack {
+            self.publish_head();
+        }
+        self.memory.consumer_parked().store(1, Ordering::Relaxed);
+    }
+
+    /// Takes the declaration back after waking up.
+    pub fn disarm(&self) {
+        self.memory.consumer_parked().store(0, Ordering::Relaxed);
+    }
+
+    /// Whether this end still stands declared as sleeping: nobody has woken it since [`Consumer::arm`].
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.memory.consumer_parked().load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the producer sleeps for want of room and has to be woken. A yes also clears its flag, so the caller
+    /// must notify the doorbell next. Costs nothing unless the head has moved.
+    #[inline]
+    #[must_use = "a parked producer stays asleep unless it is notified"]
+    pub fn wakeup_due(&mut self) -> bool {
+        if !self.head_moved {
+            return false;
+        }
+        self.head_moved = false;
+        self.fencing.light();
+        let parked = self.memory.producer_parked();
+        if parked.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        parked.store(0, Ordering::Relaxed);
+        true
+    }
+
+    fn index(&self) -> usize {
+        self.position as usize & (self.capacity() - 1)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.memory.detach(End::Consumer);
+    }
+}
+
+/// The oldest frame of a ring, borrowed. Releasing or dropping it gives its space back.
+#[derive(Debug)]
+pub struct ReadGuard<'a> {
+    consumer: &'a mut Consumer,
+    /// The checked header; the word in the ring is not loaded again.
+    header: FrameHeader,
+}
+
+impl ReadGuard<'_> {
+    /// The frame.
+    #[must_use]
+    pub fn frame(&self) -> Frame<'_> {
+        self.consumer.frame(self.header)
+    }
+
+    /// Passes the frame; the same as dropping the guard.
+    pub fn release(self) {}
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        self.consumer.advance();
+    }
+}

@@ -1,0 +1,73 @@
+//! A single-producer single-consumer ring of variable-size records.
+//!
+//! The producer writes `tail`, the consumer writes `head` (Linux' `circ_buf` names them the other way round). A
+//! *position* counts bytes since the ring was created and never wraps; an *index* is a place in the data area,
+//! `position & (capacity - 1)`.
+//!
+//! # Algorithm
+//!
+//! The commit is in the record: a record exists once its header word is not 0. A consumer that polls therefore
+//! touches one cache line, which for a small message already holds the payload. It is the scheme of Aeron's log
+//! buffers, carried over to one producer and one consumer.
+//!
+//! Producer, at position `p`, for a record of `r` bytes:
+//!
+//! 1. There must be room for the record, for padding if it does not fit before the end of the data area, and for
+//!    eight bytes more: `pad + r + 8 <= capacity - (p - head)`.
+//! 2. Write the payload.
+//! 3. Store 0 at `index(p + r)`, so that the next header reads as empty.
+//! 4. Store the header word at `index(p)` with release ordering. This is the commit.
+//!
+//! Where padding is needed the record itself goes to index 0, and step 4 first stores its header there and then
+//! commits both with the header word of the padding record.
+//!
+//! Consumer, at position `c`: load the header word at `index(c)` with acquire ordering; 0 means empty. Check it, hand
+//! out the payload, advance. `head` is published when the released bytes reach `capacity / 8`, when the ring is found
+//! empty, and before parking. That store is the acknowledgement: a successor goes on from there.
+//!
+//! The ring makes no system call and allocates nothing after [`RingMemory::heap`]. It knows nothing about waiting: it
+//! only says whether a wakeup is due, and the layer above makes the call.
+//!
+//! # Trust
+//!
+//! The memory may be shared with a process that misbehaves. Every word that the peer can write is loaded once,
+//! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference, except by
+//! [`Frame::as_slice`], whose caller vouches for the peer.
+
+mod consumer;
+mod memory;
+mod producer;
+mod record;
+
+pub use consumer::{Consumer, ReadGuard};
+pub use memory::RingMemory;
+pub(crate) use memory::check_capacity;
+pub use producer::{Producer, Reservation};
+pub use record::Frame;
+
+use crate::sync::{Ordering, compiler_fence, fence};
+
+/// How the two ends order a commit against the look at the other end's parked flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fencing {
+    /// The parking side runs `membarrier`, so the committing side needs only a compiler fence.
+    Asymmetric,
+    /// Both sides run a full fence. Needs nothing of the operating system.
+    #[default]
+    Fenced,
+}
+
+impl Fencing {
+    /// Orders an earlier commit or head store before a later load of a parked flag.
+    ///
+    /// SYNC: light fence (here) ↔ heavy fence (`wakeup::heavy_fence`, run by whoever set the flag).
+    fn light(self) {
+        match self {
+            Self::Asymmetric => compiler_fence(Ordering::SeqCst),
+            Self::Fenced => fence(Ordering::SeqCst),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What a header word in a ring may say, and the frame that it describes.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use mycelium_messages::Message;
+
+use crate::error::{Corrupt, DecodeError};
+use crate::frame::FrameHeader;
+use crate::layout;
+
+/// What the header word at some index turned out to be.
+pub(super) enum Record {
+    /// Nothing is committed there.
+    Empty,
+    /// A padding record that fills the room to the end of the data area.
+    Padding { len: usize },
+    /// A frame.
+    Frame(FrameHeader),
+}
+
+/// Checks a header word that was loaded from `index` of a ring.
+///
+/// The word is the peer's data: nothing in it is used before it is checked here.
+pub(super) fn check(
+    word: u64,
+    index: usize,
+    capacity: usize,
+    position: u64,
+) -> Result<Record, Corrupt> {
+    if word == 0 {
+        return Ok(Record::Empty);
+    }
+    let header = FrameHeader::from_word(word);
+    let corrupt = |field, value: u64, legal: std::ops::RangeInclusive<u64>| {
+        Err(Corrupt {
+            field,
+            value,
+            legal: (*legal.start(), *legal.end()),
+            position,
+            word,
+        })
+    };
+    let room = capacity - index;
+    let record_max = capacity / layout::RING_RECORD_DIVISOR;
+    let payload_len = header.payload_len as usize;
+    if header.is_pad() {
+        let pad_len = layout::FRAME_HEADER_LEN + payload_len;
+        if header.topic_id != 0 {
+            return corrupt("padding topic_id", header.topic_id.into(), 0..=0);
+        }
+        // A producer pads only when a record did not fit, so the padding is shorter than the longest record and never
+        // starts at index 0, where every record fits.
+        if pad_len != room || room > record_max {
+            let expected = (room.min(record_max) - layout::FRAME_HEADER_LEN) as u64;
+            return corrupt(
+                "padding payload_len",
+                payload_len as u64,
+                expected..=expected,
+            );
+        }
+        return Ok(Record::Padding { len: room });
+    }
+    if header.topic_id == 0 {
+        return corrupt("topic_id", 0, 1..=u16::MAX.into());
+    }
+    let payload_max = record_max.min(room) - layout::FRAME_HEADER_LEN;
+    if payload_len > payload_max {
+        return corrupt("payload_len", payload_len as u64, 0..=payload_max as u64);
+    }
+    Ok(Record::Frame(header))
+}
+
+/// A frame in a ring or in a receive buffer, valid as long as it is borrowed.
+///
+/// The header is a checked local copy. The payload may still be changed by a peer that breaks the rules, so it is
+/// copied out; no copy ever reads outside the record.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    header: FrameHeader,
+    payload: NonNull<u8>,
+    _borrow: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Frame<'a> {
+    /// # Safety
+    ///
+    /// `payload` points to `header.payload_len` bytes that stay readable for `'a`.
+    pub(crate) unsafe fn from_raw(header: FrameHeader, payload: NonNull<u8>) -> Self {
+        Self {
+            header,
+            payload,
+            _borrow: PhantomData,
+        }
+    }
+
+    /// A frame over bytes of this process.
+    ///
+    /// # Panics
+    ///
+    /// If `payload` is longer than a `u32` counts.
+    #[must_use]
+    pub fn new(topic_id: u16, payload: &'a [u8]) -> Self {
+        let payload_len = u32::try_from(payload.len()).expect("a payload is shorter than 4 GiB");
+        // SAFETY: the slice is readable for 'a and as long as the header says.
+        unsafe {
+            Self::from_raw(
+                FrameHeader::new(topic_id, payload_len),
+                NonNull::from(payload).cast(),
+            )
+        }
+    }
+
+    /// The checked header.
+    #[must_use]
+    pub fn header(&self) -> FrameHeader {
+        self.header
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic_id(&self) -> u16 {
+        self.header.topic_id
+    }
+
+    /// Bytes of payload.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.header.payload_len as usize
+    }
+
+    pub(crate) fn payload_ptr(&self) -> NonNull<u8> {
+        self.payload
+    }
+
+    /// Appends the payload to `buffer`.
+    pub fn append_to(&self, buffer: &mut Vec<u8>) {
+        let len = self.payload_len();
+        buffer.reserve(len);
+        // SAFETY: source: `len` readable bytes by the contract of `from_raw`. Destination: `reserve` made room for
+        // `len` bytes behind the initialised ones. They do not overlap, as `buffer` is exclusively borrowed. Bytes that
+        // a peer changes meanwhile are still bytes.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.payload.as_ptr(),
+                buffer.as_mut_ptr().add(buffer.len()),
+                len,
+            );
+            buffer.set_len(buffer.len() + len);
+        }
+    }
+
+    /// A copy of the payload.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes);
+        bytes
+    }
+
+    /// A copy of the payload as a message. Costs one copy of `size_of::<M>()` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the frame is of another topic or its payload has another length.
+    pub fn read<M: Message>(&self) -> Result<M, DecodeError> {
+        if self.header.topic_id != M::TOPIC_ID {
+            return Err(DecodeError::Topic {
+                message: M::NAME,
+                expected: M::TOPIC_ID,
+                actual: self.header.topic_id,
+            });
+        }
+        if self.payload_len() != size_of::<M>() {
+            return Err(DecodeError::Length {
+                message: M::NAME,
+                expected: size_of::<M>(),
+                actual: self.payload_len(),
+            });
+        }
+        let mut message = M::new_zeroed();
+        // SAFETY: source: `payload_len == size_of::<M>()` readable bytes. Destination: a local of that size. `M:
+        // FromBytes + IntoBytes` allows any bytes in it and has no padding.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.payload.as_ptr(),
+                std::ptr::from_mut(&mut message).cast::<u8>(),
+                size_of::<M>(),
+            );
+        }
+        Ok(message)
+    }
+
+    /// The payload without a copy.
+    ///
+    /// # Safety
+    ///
+    /// No process writes to the payload while the slice lives. That holds for rings inside one process, and for a peer
+    /// that is trusted to keep the rules of the ring.
+    #[must_use]
+    pub unsafe fn as_slice(&self) -> &'a [u8] {
+        // SAFETY: readable for 'a by the contract of `from_raw`; not written by the contract of this function.
+        unsafe { std::slice::from_raw_parts(self.payload.as_ptr(), self.payload_len()) }
+    }
+}

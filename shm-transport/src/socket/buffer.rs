@@ -1,0 +1,129 @@
+//! Bytes received from a stream, cut into frames.
+
+use std::ptr::NonNull;
+
+use crate::frame::FrameHeader;
+use crate::layout::FRAME_HEADER_LEN;
+use crate::ring::Frame;
+
+/// Bytes that are read at once from a socket that carries only control frames.
+const CONTROL_CHUNK_LEN: usize = 8 * 1024;
+/// Bytes that are read at once from a socket that carries application frames.
+const DATA_CHUNK_LEN: usize = 256 * 1024;
+
+/// A receive buffer. Its length is bounded by one chunk plus the longest frame.
+#[derive(Debug)]
+pub(super) struct ReceiveBuffer {
+    bytes: Vec<u8>,
+    /// Received bytes not yet passed: `start..end`.
+    start: usize,
+    end: usize,
+    max_payload: usize,
+    chunk_len: usize,
+}
+
+/// A frame whose header says more than the stream allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverLong {
+    pub(super) payload_len: usize,
+    pub(super) max_payload: usize,
+}
+
+impl ReceiveBuffer {
+    pub(super) fn new(max_payload: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            end: 0,
+            max_payload,
+            chunk_len: CONTROL_CHUNK_LEN,
+        }
+    }
+
+    /// Prepares for application frames of up to `max_payload` bytes.
+    pub(super) fn expect_data(&mut self, max_payload: usize) {
+        self.max_payload = max_payload;
+        self.chunk_len = DATA_CHUNK_LEN;
+    }
+
+    /// The oldest complete frame; `None` if it has not arrived whole.
+    pub(super) fn peek(&self) -> Result<Option<Frame<'_>>, OverLong> {
+        let Some(header) = self.header_at(self.start)? else {
+            return Ok(None);
+        };
+        let payload = &self.bytes[self.start + FRAME_HEADER_LEN..self.end];
+        // SAFETY: `header_at` found the whole record, so `payload_len` bytes from there are readable while `self` is
+        // borrowed.
+        Ok(Some(unsafe {
+            Frame::from_raw(header, NonNull::from(payload).cast())
+        }))
+    }
+
+    /// The header of the frame at `start`, if the frame has arrived whole.
+    fn header_at(&self, start: usize) -> Result<Option<FrameHeader>, OverLong> {
+        let received = &self.bytes[start..self.end];
+        let Some(header) = received.first_chunk::<FRAME_HEADER_LEN>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::from_bytes(*header);
+        let payload_len = header.payload_len as usize;
+        if payload_len > self.max_payload {
+            return Err(OverLong {
+                payload_len,
+                max_payload: self.max_payload,
+            });
+        }
+        Ok((received.len() >= header.record_len()).then_some(header))
+    }
+
+    /// Moves the control frames out and closes the gaps.
+    pub(super) fn take_control_frames(&mut self) -> Result<Vec<(FrameHeader, Vec<u8>)>, OverLong> {
+        let mut taken = Vec::new();
+        let (mut from, mut to) = (self.start, self.start);
+        while let Some(header) = self.header_at(from)? {
+            let next = from + header.record_len();
+            if header.is_control() {
+                let payload = from + FRAME_HEADER_LEN;
+                taken.push((
+                    header,
+                    self.bytes[payload..payload + header.payload_len as usize].to_vec(),
+                ));
+            } else {
+                self.bytes.copy_within(from..next, to);
+                to += header.record_len();
+            }
+            from = next;
+        }
+        self.bytes.copy_within(from..self.end, to);
+        self.end = to + (self.end - from);
+        Ok(taken)
+    }
+
+    /// Passes a frame of `record_len` bytes.
+    pub(super) fn advance(&mut self, record_len: usize) {
+        self.start += record_len;
+        debug_assert!(self.start <= self.end);
+    }
+
+    /// Room for the next read, at least half a chunk.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.bytes.len() - self.end < self.chunk_len / 2 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            let wanted = self.end + self.chunk_len;
+            if self.bytes.len() < wanted {
+                self.bytes.resize(wanted, 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    pub(super) fn filled(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.bytes.len());
+    }
+}
