@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -18,163 +17,21 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{BridgeConfig, Config, WorkerConfig};
-use crate::listen::{Listener, NotAllowed, PeerCredentials};
+use crate::listen::{Listener, PeerCredentials};
 use crate::shutdown::{Remaining, Shutdown, Step, Summary};
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::{Action, Input, Outcome, State, Worker};
 
+mod event;
+mod links;
+mod thread;
+
+pub use event::{ControlHandle, Event};
+pub use links::{ExitedWorker, Links, StartedWorker};
+pub use thread::ControlThread;
+
 /// Pause after a failed accept: usually the process is out of file descriptors, and trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Everything that the control plane reacts to.
-#[derive(Debug)]
-pub enum Event {
-    /// A worker's link has finished its handshake.
-    WorkerAttached {
-        /// Index of the worker.
-        worker: usize,
-        /// Which of its processes.
-        incarnation: u64,
-    },
-    /// A worker's link is beyond repair: the worker is killed and restarted by its policy.
-    WorkerCondemned {
-        /// Index of the worker.
-        worker: usize,
-        /// Which of its processes.
-        incarnation: u64,
-        /// Why.
-        reason: String,
-    },
-    /// A worker's process has ended and been reaped.
-    WorkerExited {
-        /// Index of the worker.
-        worker: usize,
-        /// Which of its processes.
-        incarnation: u64,
-        /// How it ended.
-        status: io::Result<ExitStatus>,
-    },
-    /// The back-off of a worker is over.
-    RestartDue {
-        /// Index of the worker.
-        worker: usize,
-    },
-    /// Somebody connected to the listening socket.
-    ClientConnected {
-        /// The connection.
-        stream: UnixStream,
-        /// Who it is.
-        credentials: PeerCredentials,
-    },
-    /// Accepting a connection failed.
-    AcceptFailed {
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The number of links to other peers than workers has changed.
-    ClientsAttached {
-        /// How many there are now.
-        count: usize,
-    },
-    /// Somebody wants the bridge to stop, or, the second time, to stop faster.
-    ShutdownRequested {
-        /// Why.
-        reason: String,
-    },
-    /// The current phase of the shutdown has taken all its time.
-    DeadlineOver,
-}
-
-/// A worker process that the link layer is to serve.
-#[derive(Debug)]
-pub struct StartedWorker<'c> {
-    /// Index of the worker, for reports through the [`ControlHandle`].
-    pub worker: usize,
-    /// Its configuration.
-    pub config: &'c WorkerConfig,
-    /// Its process id.
-    pub pid: u32,
-    /// The bridge's end of its connection, in blocking mode.
-    pub socket: UnixStream,
-    /// Counts its processes from 1; above 1 this one takes over from a predecessor.
-    pub incarnation: u64,
-}
-
-/// What became of a worker process.
-#[derive(Debug)]
-pub struct ExitedWorker<'c> {
-    /// Index of the worker.
-    pub worker: usize,
-    /// Its configuration.
-    pub config: &'c WorkerConfig,
-    /// Which of its processes.
-    pub incarnation: u64,
-    /// How it ended; `None` where the system would not say.
-    pub status: Option<ExitStatus>,
-    /// Time until a successor starts; `None` if there will be none, which [`Links::worker_ended`] says too.
-    pub restart_after: Option<Duration>,
-}
-
-/// The link layer, as the control plane sees it. Methods run on the control thread, inside its tokio runtime, and must
-/// not block: longer work goes to a task or to the data-plane thread.
-pub trait Links {
-    /// Called once before everything else with the handle for reports.
-    fn begin(&mut self, control: ControlHandle);
-    /// A worker process runs and will speak first on its socket.
-    fn worker_started(&mut self, started: StartedWorker<'_>);
-    /// A worker process and all it started are gone. What it committed is still to be delivered.
-    fn worker_exited(&mut self, exited: ExitedWorker<'_>);
-    /// No successor will come: what was kept for one can be released.
-    fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, outcome: Outcome);
-    /// A client whose user is allowed has connected and will speak first. The stream is in blocking mode.
-    fn client_connected(&mut self, stream: UnixStream, credentials: PeerCredentials);
-    /// A client whose user is not allowed has connected: tell it why and close.
-    fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed);
-    /// The bridge is stopping: accept no more handshakes, send every peer a Shutdown frame.
-    fn ask_to_end(&mut self, deadline: Duration, reason: &str);
-}
-
-/// Reports to the control plane, from any thread. Never blocks. After the end of the control plane reports go nowhere.
-#[derive(Debug, Clone)]
-pub struct ControlHandle {
-    events: mpsc::UnboundedSender<Event>,
-}
-
-impl ControlHandle {
-    /// The link of this worker process has finished its handshake.
-    pub fn worker_attached(&self, worker: usize, incarnation: u64) {
-        self.send(Event::WorkerAttached {
-            worker,
-            incarnation,
-        });
-    }
-
-    /// The link of this worker process is beyond repair (protocol or ring violated): kill it.
-    pub fn condemn_worker(&self, worker: usize, incarnation: u64, reason: impl Into<String>) {
-        self.send(Event::WorkerCondemned {
-            worker,
-            incarnation,
-            reason: reason.into(),
-        });
-    }
-
-    /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
-    pub fn clients_attached(&self, count: usize) {
-        self.send(Event::ClientsAttached { count });
-    }
-
-    /// Stops the bridge; called again, hurries.
-    pub fn shut_down(&self, reason: impl Into<String>) {
-        self.send(Event::ShutdownRequested {
-            reason: reason.into(),
-        });
-    }
-
-    fn send(&self, event: Event) {
-        // The loop has ended: there is nobody left to whom the event means anything.
-        let _ = self.events.send(event);
-    }
-}
 
 /// What differs between the program and a host that embeds the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,16 +9,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Site, WATCHDOG, wait_for, wait_until_ended};
+use common::{Site, WATCHDOG, has_ended, wait_for, wait_until_ended};
 use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::event_loop::{
-    ControlHandle, ControlOptions, ControlPlane, ExitedWorker, Links, StartedWorker,
+    ControlHandle, ControlOptions, ControlPlane, ControlThread, ExitedWorker, Links, StartedWorker,
 };
 use mycelium_bridge::listen::{Listener, NotAllowed, PeerCredentials};
 use mycelium_bridge::shutdown::Summary;
 use mycelium_bridge::supervisor::spawn_worker;
 use mycelium_bridge::worker::Outcome;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// What the link layer was told.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +94,28 @@ impl Links for Recorder {
         self.sockets.clear();
         self.note(Told::AskedToEnd(reason.to_owned()));
     }
+}
+
+/// A link layer that keeps the connections of workers and does nothing with them.
+#[derive(Default)]
+struct HeldSockets(Vec<UnixStream>);
+
+impl Links for HeldSockets {
+    fn begin(&mut self, _control: ControlHandle) {}
+
+    fn worker_started(&mut self, started: StartedWorker<'_>) {
+        self.0.push(started.socket);
+    }
+
+    fn worker_exited(&mut self, _exited: ExitedWorker<'_>) {}
+
+    fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, _outcome: Outcome) {}
+
+    fn client_connected(&mut self, _stream: UnixStream, _credentials: PeerCredentials) {}
+
+    fn client_refused(&mut self, _stream: UnixStream, _error: &NotAllowed) {}
+
+    fn ask_to_end(&mut self, _deadline: Duration, _reason: &str) {}
 }
 
 /// Runs the control loop to its end and returns what the link layer was told.
@@ -244,6 +267,52 @@ fn what_a_worker_has_started_ends_with_it() {
     let (told, _) = run(&site, |_, _| ());
     assert_eq!(statuses(&told), ["exit status: 1"]);
     wait_until_ended(site.number("grandchild"));
+}
+
+#[test]
+fn a_descendant_that_left_the_group_and_holds_the_output_delays_nothing_for_good() {
+    let script = "setsid sleep 1000 & echo $! > daemon; exit 0";
+    let site = Site::new("", &shell(script, ""));
+    let (told, summary) = run(&site, |_, _| ());
+    let daemon = Pid::from_raw(site.number("daemon"));
+    kill(daemon, Signal::SIGKILL)
+        .unwrap_or_else(|errno| panic!("the daemon is not ours to end: {errno}"));
+    assert_eq!(statuses(&told), ["exit status: 0"]);
+    assert_eq!(summary.exit_code(), 0, "{summary}");
+}
+
+#[test]
+fn dropping_the_control_thread_ends_its_workers() {
+    let site = Site::new(
+        "shutdown_timeout_ms = 1",
+        &shell("echo $$ > pid; exec sleep 1000", ""),
+    );
+    let config = Config::load(site.config()).unwrap();
+    let recorder = HeldSockets::default();
+    let thread = ControlThread::spawn(config, None, recorder, ControlOptions::default()).unwrap();
+    let worker = site.number("pid");
+    assert!(!has_ended(worker));
+    drop(thread);
+    wait_until_ended(worker);
+}
+
+#[test]
+fn the_control_thread_returns_the_summary() {
+    let site = Site::new("", "");
+    let config = Config::load(site.config()).unwrap();
+    let thread = ControlThread::spawn(
+        config,
+        None,
+        HeldSockets::default(),
+        ControlOptions::default(),
+    )
+    .unwrap();
+    thread.handle().shut_down("the host says so");
+    let summary = thread.join().unwrap();
+    assert_eq!(
+        (summary.reason.as_str(), summary.exit_code()),
+        ("the host says so", 0)
+    );
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! Everything that can happen to the control plane, and the handle that reports it from elsewhere.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+
+use tokio::sync::mpsc;
+
+use crate::listen::PeerCredentials;
+
+/// Everything that the control plane reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker's link has finished its handshake.
+    WorkerAttached {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+    },
+    /// A worker's link is beyond repair: the worker is killed and restarted by its policy.
+    WorkerCondemned {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A worker's process has ended and been reaped.
+    WorkerExited {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+        /// How it ended.
+        status: io::Result<ExitStatus>,
+    },
+    /// The back-off of a worker is over.
+    RestartDue {
+        /// Index of the worker.
+        worker: usize,
+    },
+    /// Somebody connected to the listening socket.
+    ClientConnected {
+        /// The connection.
+        stream: UnixStream,
+        /// Who it is.
+        credentials: PeerCredentials,
+    },
+    /// Accepting a connection failed.
+    AcceptFailed {
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The number of links to other peers than workers has changed.
+    ClientsAttached {
+        /// How many there are now.
+        count: usize,
+    },
+    /// Somebody wants the bridge to stop, or, the second time, to stop faster.
+    ShutdownRequested {
+        /// Why.
+        reason: String,
+    },
+    /// The current phase of the shutdown has taken all its time.
+    DeadlineOver,
+}
+
+/// Reports to the control plane, from any thread. Never blocks. After the end of the control plane reports go nowhere.
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl ControlHandle {
+    /// The link of this worker process has finished its handshake.
+    pub fn worker_attached(&self, worker: usize, incarnation: u64) {
+        self.send(Event::WorkerAttached {
+            worker,
+            incarnation,
+        });
+    }
+
+    /// The link of this worker process is beyond repair (protocol or ring violated): kill it.
+    pub fn condemn_worker(&self, worker: usize, incarnation: u64, reason: impl Into<String>) {
+        self.send(Event::WorkerCondemned {
+            worker,
+            incarnation,
+            reason: reason.into(),
+        });
+    }
+
+    /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
+    pub fn clients_attached(&self, count: usize) {
+        self.send(Event::ClientsAttached { count });
+    }
+
+    /// Stops the bridge; called again, hurries.
+    pub fn shut_down(&self, reason: impl Into<String>) {
+        self.send(Event::ShutdownRequested {
+            reason: reason.into(),
+        });
+    }
+
+    pub(super) fn send(&self, event: Event) {
+        // The loop has ended: there is nobody left to whom the event means anything.
+        let _ = self.events.send(event);
+    }
+}

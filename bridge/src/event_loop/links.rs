@@ -1,0 +1,59 @@
+//! The link layer, as the control plane sees it.
+
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::ControlHandle;
+use crate::config::WorkerConfig;
+use crate::listen::{NotAllowed, PeerCredentials};
+use crate::worker::Outcome;
+
+/// A worker process that the link layer is to serve.
+#[derive(Debug)]
+pub struct StartedWorker<'c> {
+    /// Index of the worker, for reports through the [`ControlHandle`].
+    pub worker: usize,
+    /// Its configuration.
+    pub config: &'c WorkerConfig,
+    /// Its process id.
+    pub pid: u32,
+    /// The bridge's end of its connection, in blocking mode.
+    pub socket: UnixStream,
+    /// Counts its processes from 1; above 1 this one takes over from a predecessor.
+    pub incarnation: u64,
+}
+
+/// What became of a worker process.
+#[derive(Debug)]
+pub struct ExitedWorker<'c> {
+    /// Index of the worker.
+    pub worker: usize,
+    /// Its configuration.
+    pub config: &'c WorkerConfig,
+    /// Which of its processes.
+    pub incarnation: u64,
+    /// How it ended; `None` where the system would not say.
+    pub status: Option<ExitStatus>,
+    /// Time until a successor starts; `None` if there will be none, which [`Links::worker_ended`] says too.
+    pub restart_after: Option<Duration>,
+}
+
+/// The link layer, as the control plane sees it. Methods run on the control thread, inside its tokio runtime, and must
+/// not block: longer work goes to a task or to the data-plane thread.
+pub trait Links {
+    /// Called once before everything else with the handle for reports.
+    fn begin(&mut self, control: ControlHandle);
+    /// A worker process runs and will speak first on its socket.
+    fn worker_started(&mut self, started: StartedWorker<'_>);
+    /// A worker process and all it started are gone. What it committed is still to be delivered.
+    fn worker_exited(&mut self, exited: ExitedWorker<'_>);
+    /// No successor will come: what was kept for one can be released.
+    fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, outcome: Outcome);
+    /// A client whose user is allowed has connected and will speak first. The stream is in blocking mode.
+    fn client_connected(&mut self, stream: UnixStream, credentials: PeerCredentials);
+    /// A client whose user is not allowed has connected: tell it why and close.
+    fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed);
+    /// The bridge is stopping: accept no more handshakes, send every peer a Shutdown frame.
+    fn ask_to_end(&mut self, deadline: Duration, reason: &str);
+}
