@@ -66,14 +66,9 @@ fn check(path: &Path) -> ExitCode {
         Err(error) => return config_error(&error),
     };
     let contracts = config.bridge.contracts.display();
-    for warning in config.contracts.warnings() {
-        let place = warning
-            .at
-            .map_or_else(String::new, |at| format!("{}:{}:", at.line, at.column));
-        print_error(format_args!(
-            "warning: {contracts}:{place} {}",
-            warning.text
-        ));
+    let warnings = config.contracts.report();
+    if !warnings.diagnostics.is_empty() {
+        print_error(warnings);
     }
     let workers = config.workers.len();
     let listen = config

@@ -69,6 +69,14 @@ fn contracts(
         return None;
     }
     match mycelium_contracts::load(&path) {
+        Ok(contracts) if contracts.is_core() => {
+            problems.add(
+                &written.span,
+                format!("[bridge]: the contracts file holds control messages, not an application's: path={}", path.display()),
+                "name a file without core: true",
+            );
+            None
+        }
         Ok(contracts) => Some(Arc::new(contracts)),
         Err(report) => {
             problems.add(

@@ -290,6 +290,18 @@ fn broken_contracts_are_shown_inside_the_problem() {
 }
 
 #[test]
+fn the_contracts_must_be_those_of_an_application() {
+    let directory = directory();
+    let control = Path::new(CONTRACTS).with_file_name("control.yaml");
+    std::fs::copy(control, directory.path().join("bandit.yaml")).unwrap();
+    let text = load(&directory, &with_bridge("")).unwrap_err().to_string();
+    assert!(
+        text.contains("bridge.toml:2:1: [bridge]: the contracts file holds control messages"),
+        "{text}"
+    );
+}
+
+#[test]
 fn settings_are_bounded_and_must_have_a_json_form() {
     let long = "x".repeat(SETTINGS_MAX);
     let worker = "[[worker]]\nname='a'\ncommand=['sh']\n[worker.settings]\n";
