@@ -16,8 +16,8 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{BridgeConfig, Config, WorkerConfig};
-use crate::listen::{Listener, PeerCredentials};
+use crate::config::{Config, WorkerConfig};
+use crate::listen::{ListenError, Listener, PeerCredentials};
 use crate::shutdown::{Remaining, Shutdown, Step, Summary};
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::{Action, Input, Outcome, State, Worker};
@@ -43,6 +43,25 @@ pub struct ControlOptions {
     pub end_with_workers: bool,
 }
 
+/// Why the control plane cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The listening socket cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A system call failed, usually for want of threads or file descriptors.
+    #[error("cannot {action}: {source}; check the limits of the process (ulimit -a)")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The control thread panicked while it was set up.
+    #[error("control thread panicked before it began; its message is on standard error")]
+    Panicked,
+}
+
 /// One worker with its state and, while it runs, its process group.
 #[derive(Debug)]
 struct Supervised {
@@ -55,7 +74,7 @@ struct Supervised {
 /// The state of the control loop.
 pub struct ControlPlane<L> {
     workers: Vec<Supervised>,
-    bridge: BridgeConfig,
+    allowed_uids: Vec<u32>,
     links: L,
     shutdown: Shutdown,
     clients: usize,
@@ -63,47 +82,61 @@ pub struct ControlPlane<L> {
     listener: Option<(Listener, UnixListener)>,
     accept_after: Option<Instant>,
     options: ControlOptions,
+    signals: Option<Signals>,
     /// Unbounded, and yet bounded: at most one exit and a few reports per process or connection are on their way.
     events: mpsc::UnboundedReceiver<Event>,
     handle: ControlHandle,
 }
 
 impl<L: Links> ControlPlane<L> {
-    /// Prepares the loop; nothing is started yet. `listener` is the bound socket of `config.bridge.listen`, if any.
-    pub fn new(
-        config: Config,
-        listener: Option<Listener>,
-        links: L,
-        options: ControlOptions,
-    ) -> io::Result<Self> {
+    /// Takes over the signals, if so asked, then binds the listening socket, if one is configured; starts no worker yet.
+    /// In this order, so that a signal from here on finds somebody who removes the socket again. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn new(config: &Config, links: L, options: ControlOptions) -> Result<Self, StartError> {
+        let system = |action| move |source| StartError::System { action, source };
+        let signals = options
+            .handle_signals
+            .then(Signals::install)
+            .transpose()
+            .map_err(system("install the signal handlers"))?;
+        let listener = config
+            .bridge
+            .listen
+            .as_deref()
+            .map(Listener::bind)
+            .transpose()?;
+        let listener = listener
+            .map(|listener| {
+                let socket = UnixListener::from_std(listener.try_clone_socket()?)?;
+                Ok((listener, socket))
+            })
+            .transpose()
+            .map_err(system("watch the listening socket"))?;
         let seeds = RandomState::new();
         let workers = config
             .workers
-            .into_iter()
+            .iter()
             .map(|config| Supervised {
                 machine: Worker::new(config.restart, seeds.hash_one(&config.name)),
-                config,
+                config: config.clone(),
                 group: None,
                 restart_at: None,
             })
             .collect();
-        let listener = listener
-            .map(|listener| {
-                let socket = UnixListener::from_std(listener.try_clone_socket()?)?;
-                Ok::<_, io::Error>((listener, socket))
-            })
-            .transpose()?;
         let (sender, events) = mpsc::unbounded_channel();
         Ok(Self {
             workers,
             shutdown: Shutdown::new(config.bridge.shutdown_timeout),
-            bridge: config.bridge,
+            allowed_uids: config.bridge.allowed_uids.clone(),
             links,
             clients: 0,
             failed: BTreeMap::new(),
             listener,
             accept_after: None,
             options,
+            signals,
             events,
             handle: ControlHandle { events: sender },
         })
@@ -116,32 +149,24 @@ impl<L: Links> ControlPlane<L> {
 
     /// Starts all workers and runs until the bridge has stopped. Has to run on a thread that lives as long as the
     /// bridge (see [`crate::supervisor`]), inside a current-thread tokio runtime.
-    ///
-    /// # Errors
-    /// When the signal handlers cannot be installed; nothing has been started then.
-    pub async fn run(mut self) -> io::Result<Summary> {
-        let mut signals = if self.options.handle_signals {
-            Some(Signals::install()?)
-        } else {
-            None
-        };
+    pub async fn run(mut self) -> Summary {
         self.links.begin(self.handle());
         for index in 0..self.workers.len() {
             self.start(index);
         }
         self.end_if_idle();
         loop {
-            let event = self.next_event(&mut signals).await;
+            let event = self.next_event().await;
             if self.handle_event(event) {
                 break;
             }
         }
         let mut summary = self.shutdown.summary().clone();
         summary.failed = self.failed.into_values().collect();
-        Ok(summary)
+        summary
     }
 
-    async fn next_event(&mut self, signals: &mut Option<Signals>) -> Event {
+    async fn next_event(&mut self) -> Event {
         let restart = self
             .workers
             .iter()
@@ -152,7 +177,7 @@ impl<L: Links> ControlPlane<L> {
         tokio::select! {
             // In this order, so that a flood of connections delays neither an exit nor a signal.
             biased;
-            reason = next_signal(signals) => Event::ShutdownRequested { reason },
+            reason = next_signal(&mut self.signals) => Event::ShutdownRequested { reason },
             () = sleep_until(stopping) => Event::DeadlineOver,
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
@@ -209,7 +234,7 @@ impl<L: Links> ControlPlane<L> {
                 stream,
                 credentials,
             } => {
-                match credentials.check(&self.bridge.allowed_uids) {
+                match credentials.check(&self.allowed_uids) {
                     Ok(()) => self.links.client_connected(stream, credentials),
                     Err(error) => {
                         tracing::warn!(
@@ -232,7 +257,7 @@ impl<L: Links> ControlPlane<L> {
                 self.shutdown.advance(self.remaining(), now)
             }
             Event::ShutdownRequested { reason } => {
-                tracing::info!(reason, "bridge is asked to stop");
+                tracing::info!(%reason, "bridge is asked to stop");
                 self.shutdown.request(&reason, self.remaining(), now)
             }
             Event::DeadlineOver => self.shutdown.advance(self.remaining(), now),
@@ -265,7 +290,7 @@ impl<L: Links> ControlPlane<L> {
 
     fn signal_all(&self, signal: Signal) {
         for supervised in self.workers.iter().filter(|w| w.machine.has_process()) {
-            tracing::warn!(worker = %supervised.config.name, signal = signal.as_str(), "worker did not end in time");
+            tracing::warn!(worker = %supervised.config.name, %signal, "ending a worker that has not ended by itself");
             signal_group(supervised, signal);
         }
     }
@@ -319,7 +344,6 @@ impl<L: Links> ControlPlane<L> {
         now: Instant,
     ) {
         let supervised = &mut self.workers[index];
-        let never_attached = supervised.machine.state() == State::Running { attached_at: None };
         supervised.group = None;
         let status = status.inspect_err(|error| tracing::error!(worker = %supervised.config.name, %error, "cannot tell how the worker ended")).ok();
         let success = status.is_some_and(|status| status.success());
@@ -330,22 +354,23 @@ impl<L: Links> ControlPlane<L> {
         };
         let name = supervised.config.name.as_str();
         let said = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
-        let restart_after_ms = restart_after.map(|delay| delay.as_millis());
-        let attached = !never_attached;
+        let restart_after_ms =
+            restart_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let attached = supervised.machine.attached();
         if success || self.shutdown.has_begun() {
             tracing::info!(
-                worker = name,
+                worker = %name,
                 incarnation,
-                status = said,
+                status = %said,
                 attached,
                 restart_after_ms,
                 "worker exited"
             );
         } else {
             tracing::warn!(
-                worker = name,
+                worker = %name,
                 incarnation,
-                status = said,
+                status = %said,
                 attached,
                 restart_after_ms,
                 "worker failed"
@@ -454,6 +479,7 @@ async fn accept(listener: Option<&UnixListener>, not_before: Option<Instant>) ->
 }
 
 /// The signals that stop the program.
+#[derive(Debug)]
 struct Signals {
     interrupt: SignalStream,
     terminate: SignalStream,

@@ -22,7 +22,7 @@ pub(crate) async fn forward(
             Ok(0) => break,
             Ok(length) => lines.feed(&chunk[..length], |line| log(&worker, pid, stream, line)),
             Err(error) => {
-                tracing::warn!(worker = &*worker, pid, stream, %error, "cannot read the worker's output");
+                tracing::warn!(%worker, pid, %stream, %error, "cannot read the worker's output");
                 break;
             }
         }
@@ -31,7 +31,7 @@ pub(crate) async fn forward(
 }
 
 fn log(worker: &str, pid: u32, stream: &'static str, line: &str) {
-    tracing::info!(target: "worker", worker, pid, stream, "{line}");
+    tracing::info!(target: "worker", worker = %worker, pid, stream = %stream, "{line}");
 }
 
 /// Cuts a stream of bytes into lines of bounded length.

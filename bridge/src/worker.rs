@@ -92,10 +92,7 @@ pub enum State {
     /// A process is to be started.
     Starting,
     /// The process runs.
-    Running {
-        /// When it finished the handshake, if it has.
-        attached_at: Option<Instant>,
-    },
+    Running,
     /// Waiting for the next start.
     Backoff,
     /// The bridge is stopping and the process still runs.
@@ -109,6 +106,8 @@ pub enum State {
 pub struct Worker {
     restart: RestartConfig,
     state: State,
+    /// When the current or last process finished the handshake of its link, if it did.
+    attached_at: Option<Instant>,
     /// Starts so far; the number of the current process, counted from 1.
     incarnation: u64,
     /// Crashes since the last run that stayed up; the exponent of the back-off is one less.
@@ -127,6 +126,7 @@ impl Worker {
         Self {
             restart,
             state: State::Starting,
+            attached_at: None,
             incarnation: 0,
             crashes_in_a_row: 0,
             crashes: VecDeque::new(),
@@ -144,9 +144,14 @@ impl Worker {
         self.incarnation
     }
 
+    /// Whether the current or last process has finished the handshake of its link.
+    pub fn attached(&self) -> bool {
+        self.attached_at.is_some()
+    }
+
     /// Whether a process exists that has to be waited for.
     pub fn has_process(&self) -> bool {
-        matches!(self.state, State::Running { .. } | State::Stopping)
+        matches!(self.state, State::Running | State::Stopping)
     }
 
     /// Takes in what happened at `now`. Inputs that do not fit the state (a late timer, a second shutdown) change nothing.
@@ -154,18 +159,18 @@ impl Worker {
         match (self.state, input) {
             (State::Starting, Input::Spawned) => {
                 self.incarnation += 1;
-                self.state = State::Running { attached_at: None };
+                self.state = State::Running;
+                self.attached_at = None;
                 Action::None
             }
             (State::Starting, Input::SpawnFailed) => self.after_end(false, now),
-            (State::Running { attached_at: None }, Input::Attached) => {
-                self.state = State::Running {
-                    attached_at: Some(now),
-                };
+            (State::Running, Input::Attached) => {
+                self.attached_at.get_or_insert(now);
                 Action::None
             }
-            (State::Running { attached_at }, Input::Exited { success }) => {
-                let stayed_up = attached_at
+            (State::Running, Input::Exited { success }) => {
+                let stayed_up = self
+                    .attached_at
                     .is_some_and(|since| now.duration_since(since) > self.restart.backoff_max);
                 if stayed_up || success {
                     self.crashes_in_a_row = 0;
@@ -176,7 +181,7 @@ impl Worker {
                 self.state = State::Starting;
                 Action::Spawn
             }
-            (State::Running { .. }, Input::Shutdown) => {
+            (State::Running, Input::Shutdown) => {
                 self.state = State::Stopping;
                 Action::None
             }

@@ -14,7 +14,7 @@ use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::event_loop::{
     ControlHandle, ControlOptions, ControlPlane, ControlThread, ExitedWorker, Links, StartedWorker,
 };
-use mycelium_bridge::listen::{Listener, NotAllowed, PeerCredentials};
+use mycelium_bridge::listen::{NotAllowed, PeerCredentials};
 use mycelium_bridge::shutdown::Summary;
 use mycelium_bridge::supervisor::spawn_worker;
 use mycelium_bridge::worker::Outcome;
@@ -135,11 +135,6 @@ fn run_config(
         control: None,
         reaction: Box::new(reaction),
     };
-    let listener = config
-        .bridge
-        .listen
-        .as_deref()
-        .map(|path| Listener::bind(path).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -149,11 +144,10 @@ fn run_config(
         end_with_workers: true,
     };
     let summary = runtime.block_on(async {
-        let plane = ControlPlane::new(config, listener, recorder, options).unwrap();
+        let plane = ControlPlane::new(&config, recorder, options).unwrap();
         tokio::time::timeout(WATCHDOG, plane.run())
             .await
             .expect("the control loop ends")
-            .unwrap()
     });
     let told = told.lock().unwrap().clone();
     (told, summary)
@@ -289,7 +283,7 @@ fn dropping_the_control_thread_ends_its_workers() {
     );
     let config = Config::load(site.config()).unwrap();
     let recorder = HeldSockets::default();
-    let thread = ControlThread::spawn(config, None, recorder, ControlOptions::default()).unwrap();
+    let thread = ControlThread::spawn(&config, recorder, ControlOptions::default()).unwrap();
     let worker = site.number("pid");
     assert!(!has_ended(worker));
     drop(thread);
@@ -297,16 +291,26 @@ fn dropping_the_control_thread_ends_its_workers() {
 }
 
 #[test]
+fn a_control_thread_that_cannot_begin_says_why() {
+    let site = Site::new("listen = 'bridge.sock'", "");
+    std::fs::write(site.path("bridge.sock"), "data").unwrap();
+    let config = Config::load(site.config()).unwrap();
+    let options = ControlOptions::default();
+    let error = ControlThread::spawn(&config, HeldSockets::default(), options).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("listen path is taken by something that is no socket"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_control_thread_returns_the_summary() {
     let site = Site::new("", "");
     let config = Config::load(site.config()).unwrap();
-    let thread = ControlThread::spawn(
-        config,
-        None,
-        HeldSockets::default(),
-        ControlOptions::default(),
-    )
-    .unwrap();
+    let thread =
+        ControlThread::spawn(&config, HeldSockets::default(), ControlOptions::default()).unwrap();
     thread.handle().shut_down("the host says so");
     let summary = thread.join().unwrap();
     assert_eq!(

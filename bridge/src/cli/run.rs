@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::event_loop::{
-    ControlHandle, ControlOptions, ControlPlane, ExitedWorker, Links, StartedWorker,
+    ControlHandle, ControlOptions, ControlPlane, ExitedWorker, Links, StartError, StartedWorker,
 };
-use mycelium_bridge::listen::{Listener, NotAllowed, PeerCredentials};
+use mycelium_bridge::listen::{NotAllowed, PeerCredentials};
 use mycelium_bridge::logging;
 use mycelium_bridge::shutdown::Summary;
 use mycelium_bridge::worker::Outcome;
@@ -29,42 +29,32 @@ pub(super) fn run(arguments: &RunArguments) -> ExitCode {
             EXIT_CONFIG,
         );
     }
-    let listener = match config
-        .bridge
-        .listen
-        .as_deref()
-        .map(Listener::bind)
-        .transpose()
-    {
-        Ok(listener) => listener,
-        Err(error) => return failure(&error, error.hint(), EXIT_FAILURE),
-    };
-    match control(config, listener) {
+    match control(&config) {
         Ok(summary) => {
             tracing::info!("{summary}");
             ExitCode::from(summary.exit_code())
         }
-        Err(error) => failure(
-            format_args!("cannot run the control loop: {error}"),
-            "",
-            EXIT_FAILURE,
-        ),
+        Err(StartError::Listen(error)) => failure(&error, error.hint(), EXIT_FAILURE),
+        Err(error) => failure(error, "", EXIT_FAILURE),
     }
 }
 
 /// Runs the control loop on this thread, the main one: it ends with the process, as supervision needs it.
-fn control(config: Config, listener: Option<Listener>) -> std::io::Result<Summary> {
+fn control(config: &Config) -> Result<Summary, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build();
+    let runtime = runtime.map_err(|source| StartError::System {
+        action: "set up the control runtime",
+        source,
+    })?;
     let options = ControlOptions {
         handle_signals: true,
         end_with_workers: true,
     };
     runtime.block_on(async {
-        ControlPlane::new(config, listener, HeldConnections::default(), options)?
-            .run()
-            .await
+        let plane = ControlPlane::new(config, HeldConnections::default(), options)?;
+        Ok(plane.run().await)
     })
 }
 

@@ -338,3 +338,21 @@ fn broken_toml_and_a_missing_file_are_named() {
         "{error}"
     );
 }
+
+#[test]
+fn no_text_makes_it_panic() {
+    let text = with_bridge(
+        "listen = 'ü.sock'\n[[worker]]\nname = 'a'\ncommand = ['sh', 1]\nenv = { A = 'b' }\nring_capacity = 0x1000\n[worker.settings]\nx = [1.5, nan, {}]\n",
+    )
+    .replace("bandit.yaml", "missing.yaml");
+    let parse = |text: &str| Config::parse(Path::new("bridge.toml"), Path::new("/nowhere"), text);
+    for (cut, _) in text.char_indices() {
+        for piece in ["", "'", "[", "=", "\n", "{", "\0", "é"] {
+            let (begin, end) = text.split_at(cut);
+            let mutated = format!("{begin}{piece}");
+            assert!(parse(&mutated).is_err(), "{mutated}");
+            let mutated = format!("{begin}{piece}{end}");
+            assert!(parse(&mutated).is_err(), "{mutated}");
+        }
+    }
+}

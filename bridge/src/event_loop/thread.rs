@@ -4,9 +4,8 @@ use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use super::{ControlHandle, ControlOptions, ControlPlane, Links};
+use super::{ControlHandle, ControlOptions, ControlPlane, Links, StartError};
 use crate::config::Config;
-use crate::listen::Listener;
 use crate::shutdown::Summary;
 
 /// The control loop on a thread of its own, which ends when the bridge has stopped and not before: workers die with it.
@@ -15,44 +14,50 @@ use crate::shutdown::Summary;
 #[derive(Debug)]
 pub struct ControlThread {
     handle: ControlHandle,
-    thread: Option<JoinHandle<io::Result<Summary>>>,
+    thread: Option<JoinHandle<Option<Summary>>>,
 }
 
 impl ControlThread {
-    /// Starts the thread and in it all workers; see [`ControlPlane::new`] for the arguments.
+    /// Starts the thread and in it all workers; see [`ControlPlane::new`].
     ///
     /// # Errors
-    /// When the thread, its runtime or its signal handlers cannot be set up.
+    /// [`StartError`]; nothing has been started then.
     pub fn spawn<L: Links + Send + 'static>(
-        config: Config,
-        listener: Option<Listener>,
+        config: &Config,
         links: L,
         options: ControlOptions,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
+        let system = |action| move |source| StartError::System { action, source };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(system("set up the control runtime"))?;
+        let config = config.clone();
         let (sender, receiver) = mpsc::sync_channel(1);
+        let control = move || {
+            runtime.block_on(async {
+                // In both cases the caller waits for exactly this message.
+                match ControlPlane::new(&config, links, options) {
+                    Ok(plane) => {
+                        let _ = sender.send(Ok(plane.handle()));
+                        Some(plane.run().await)
+                    }
+                    Err(error) => {
+                        let _ = sender.send(Err(error));
+                        None
+                    }
+                }
+            })
+        };
         let thread = std::thread::Builder::new()
             .name("mycelium-control".into())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(async {
-                    let plane = ControlPlane::new(config, listener, links, options)?;
-                    // The receiver waits for exactly this, or for the error above.
-                    let _ = sender.send(plane.handle());
-                    plane.run().await
-                })
-            })?;
-        match receiver.recv() {
-            Ok(handle) => Ok(Self {
-                handle,
-                thread: Some(thread),
-            }),
-            // The sender was dropped without a word: the thread has ended, and its result says why.
-            Err(mpsc::RecvError) => Err(result(thread)
-                .err()
-                .unwrap_or_else(|| io::Error::other("control thread ended before it began"))),
-        }
+            .spawn(control);
+        let thread = thread.map_err(system("start the control thread"))?;
+        let handle = receiver.recv().unwrap_or(Err(StartError::Panicked))?;
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
     }
 
     /// A handle for reports and for stopping the bridge.
@@ -63,7 +68,7 @@ impl ControlThread {
     /// Waits until the bridge has stopped. Does not ask it to stop.
     ///
     /// # Errors
-    /// What made the control loop fail, a panic included.
+    /// When the control thread panicked; its workers are dead then.
     pub fn join(mut self) -> io::Result<Summary> {
         match self.thread.take() {
             Some(thread) => result(thread),
@@ -84,10 +89,9 @@ impl Drop for ControlThread {
     }
 }
 
-fn result(thread: JoinHandle<io::Result<Summary>>) -> io::Result<Summary> {
-    thread.join().unwrap_or_else(|_| {
-        Err(io::Error::other(
-            "control thread panicked; its message is on standard error",
-        ))
+fn result(thread: JoinHandle<Option<Summary>>) -> io::Result<Summary> {
+    let ended = thread.join().ok().flatten();
+    ended.ok_or_else(|| {
+        io::Error::other("control thread panicked; its message is on standard error")
     })
 }

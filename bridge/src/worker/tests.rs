@@ -51,7 +51,9 @@ fn a_run_that_stayed_attached_starts_over_with_the_first_delay() {
         crash(&mut worker, start);
         restart(&mut worker, start);
     }
+    assert!(!worker.attached());
     worker.handle(Input::Attached, start);
+    assert!(worker.attached());
     let delay = crash(&mut worker, start + Duration::from_millis(1001));
     assert!(delay <= Duration::from_millis(100), "{delay:?}");
 }
