@@ -5,7 +5,6 @@
 //! [`ControlHandle`]. Frames never pass through here.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::process::ExitStatus;
@@ -13,22 +12,24 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, WorkerConfig};
-use crate::listen::{ListenError, Listener, PeerCredentials};
+use crate::listen::{ListenError, Listener};
 use crate::shutdown::{Remaining, Shutdown, Step, Summary};
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::{Action, Input, Outcome, State, Worker};
 
 mod event;
 mod links;
+mod sources;
 mod thread;
 
 pub use event::{ControlHandle, Event};
 pub use links::{ExitedWorker, Links, StartedWorker};
 pub use thread::ControlThread;
+
+use sources::{Signals, accept, next_signal, sleep_until};
 
 /// Pause after a failed accept: usually the process is out of file descriptors, and trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -446,61 +447,5 @@ impl<L: Links> ControlPlane<L> {
 fn signal_group(supervised: &Supervised, signal: Signal) {
     if let Some(group) = &supervised.group {
         group.signal(signal);
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => pending().await,
-    }
-}
-
-async fn accept(listener: Option<&UnixListener>, not_before: Option<Instant>) -> Event {
-    let Some(listener) = listener else {
-        return pending().await;
-    };
-    if not_before.is_some() {
-        sleep_until(not_before).await;
-    }
-    let accepted = async {
-        let stream = listener.accept().await?.0.into_std()?;
-        stream.set_nonblocking(false)?;
-        let credentials = PeerCredentials::of(&stream)?;
-        Ok((stream, credentials))
-    };
-    match accepted.await {
-        Ok((stream, credentials)) => Event::ClientConnected {
-            stream,
-            credentials,
-        },
-        Err(error) => Event::AcceptFailed { error },
-    }
-}
-
-/// The signals that stop the program.
-#[derive(Debug)]
-struct Signals {
-    interrupt: SignalStream,
-    terminate: SignalStream,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-}
-
-async fn next_signal(signals: &mut Option<Signals>) -> String {
-    let Some(signals) = signals else {
-        return pending().await;
-    };
-    tokio::select! {
-        Some(()) = signals.interrupt.recv() => "SIGINT".to_owned(),
-        Some(()) = signals.terminate.recv() => "SIGTERM".to_owned(),
-        else => pending().await,
     }
 }
