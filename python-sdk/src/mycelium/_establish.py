@@ -1,0 +1,176 @@
+"""From a connected socket to a working link: the handshake's I/O, mapping the segment, and falling back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import _ordering as ordering
+from ._control import FallbackCode, Fencing, Welcome, WelcomeTransport
+from ._doorbell import Doorbell
+from ._handshake import Handshake
+from ._link import Link, ShmLink, StreamLink, close_fds
+from ._segment import Segment
+from ._socket import SocketWriter, receive_with_fds, wait_for
+from .exceptions import PeerLost, ProtocolError, SegmentCorrupt, TransportUnavailable
+
+__all__ = ["Established", "establish"]
+
+_log = logging.getLogger("mycelium")
+_RECEIVE_LEN = 65536
+
+
+class Established(NamedTuple):
+    """What the handshake came to."""
+
+    link: Link
+    welcome: Welcome
+    settings: dict[str, Any]
+    fallback_code: int
+    fallback_reason: str
+    fencing: str
+
+
+class _Unusable(Exception):
+    """Shared memory was offered and cannot be used here."""
+
+    def __init__(self, code: FallbackCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def establish(
+    sock: socket.socket,
+    *,
+    name: str,
+    token: str,
+    transport: str,
+    schema_digest: bytes,
+    timeout: float,
+    held: Callable[[], int | None],
+) -> Established:
+    """Runs the handshake on a connected socket.
+
+    Raises:
+        HandshakeRefused: The bridge does not accept.
+        TransportUnavailable: ``transport="shm"`` and shared memory cannot be used.
+        PeerLost: The bridge hung up.
+        TimeoutError: The bridge does not answer in time.
+    """
+    sock.setblocking(False)
+    deadline = time.monotonic_ns() + int(timeout * 1e9)
+    here = ordering.detect()
+    fd_passing = not here.problem and hasattr(socket.socket, "recvmsg") and not ordering.disabled("fd-passing")
+    if transport == "shm" and here.problem:
+        raise TransportUnavailable(f"shared memory is demanded: {here.reason}", code=int(FallbackCode[here.problem]))
+    handshake = Handshake(
+        name=name,
+        token=token,
+        transport=transport,
+        schema_digest=schema_digest,
+        membarrier=not here.problem and ordering.membarrier_registered(),
+        fd_passing=fd_passing,
+    )
+    writer = SocketWriter(sock)
+    link: Link | None = None
+    try:
+        writer.write(handshake.hello())
+        _receive(sock, handshake, writer, deadline)
+        welcome, settings = handshake.welcome, handshake.settings
+        if welcome is None or settings is None:
+            raise ProtocolError("handshake ended without welcome and settings")
+        code, reason = int(welcome.fallback_code), welcome.fallback_reason
+        rest = handshake.take_rest()
+        if welcome.transport == WelcomeTransport.SHM:
+            try:
+                link = _map(sock, welcome, handshake.fds, here, rest, held)
+            except _Unusable as problem:
+                code, reason = int(problem.code), str(problem)
+        elif here.problem:
+            code, reason = int(FallbackCode[here.problem]), here.reason
+        if link is None and transport == "shm":
+            raise TransportUnavailable(f"shared memory is demanded: {reason}", code=code)
+        if link is None:
+            link = StreamLink(sock, largest=welcome.max_payload, ack_window=welcome.ack_window, held=held, rest=rest)
+            writer.write(handshake.attached(WelcomeTransport.SOCKET, code, reason))
+        else:
+            writer.write(handshake.attached(WelcomeTransport.SHM))
+        if not writer.flush_until(deadline) or writer.lost:
+            raise PeerLost("bridge hung up during the handshake; look into its log")
+    except BaseException:
+        if link is not None:
+            link.close()
+        raise
+    finally:
+        close_fds(handshake.fds)
+    if link.transport == "socket" and code not in (FallbackCode.NONE, FallbackCode.REQUESTED):
+        fields = json.dumps({"link": welcome.name, "code": code, "reason": reason})
+        _log.warning("falling back to the socket: %s", fields)
+    return Established(link, welcome, settings, code, reason, Fencing(welcome.fencing).name.lower())
+
+
+def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int) -> None:
+    while not handshake.complete:
+        if not writer.flush_until(deadline):
+            raise PeerLost("bridge hung up during the handshake: sent=hello; look into its log")
+        try:
+            wait_for(sock, select.POLLIN, deadline)
+            data, fds = receive_with_fds(sock, _RECEIVE_LEN)
+        except BlockingIOError:
+            continue
+        except TimeoutError as error:
+            raise TimeoutError("handshake not answered in time; is the other end a bridge?") from error
+        if not data:
+            raise PeerLost("bridge hung up during the handshake: received=nothing more; look into its log")
+        handshake.receive(data, fds)
+
+
+def _map(
+    sock: socket.socket,
+    welcome: Welcome,
+    fds: list[int],
+    here: ordering.Ordering,
+    rest: bytes,
+    held: Callable[[], int | None],
+) -> ShmLink:
+    """Maps the offered segment; takes the doorbells out of ``fds`` where it succeeds."""
+    if ordering.disabled("shm"):
+        raise _Unusable(FallbackCode.DISABLED, "switched off: MYCELIUM_DISABLE contains shm")
+    if here.problem:
+        raise _Unusable(FallbackCode[here.problem], here.reason)
+    fenced = welcome.fencing == Fencing.FENCED
+    if not fenced and not ordering.membarrier_registered():
+        raise ProtocolError("welcome with fencing=ASYMMETRIC to a peer without membarrier")
+    try:
+        if ordering.disabled("map"):
+            raise OSError("switched off: MYCELIUM_DISABLE contains map")
+        segment = Segment.open(fds[0])
+    except OSError as error:
+        raise _Unusable(FallbackCode.MAP_FAILED, f"segment cannot be mapped: error={error}") from error
+    except SegmentCorrupt as error:
+        raise _Unusable(FallbackCode.SEGMENT_INVALID, str(error)) from error
+    own, peer = Doorbell(fds.pop()), Doorbell(fds.pop())
+    try:
+        return ShmLink(
+            sock,
+            segment,
+            own,
+            peer,
+            fenced=fenced,
+            barrier=here.barrier,
+            largest=welcome.max_payload,
+            held=held,
+            rest=rest,
+        )
+    except BaseException as error:
+        segment.close()
+        own.close()
+        peer.close()
+        if isinstance(error, SegmentCorrupt):
+            raise _Unusable(FallbackCode.SEGMENT_INVALID, str(error)) from error
+        raise

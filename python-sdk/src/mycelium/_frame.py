@@ -1,0 +1,105 @@
+"""Frames: the header word, record lengths, and a decoder for streams of control frames.
+
+Pure functions of bytes; no I/O. A frame is the same in a ring and on a socket: an 8-byte header word (u64,
+little-endian: ``payload_len | topic_id << 32 | flags << 48``), the payload, and zeros up to a multiple of 8.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from . import _layout as layout
+from .exceptions import ProtocolError
+
+__all__ = ["FrameDecoder", "FrameHeader", "encode_frame", "header_word", "parse_header", "record_len"]
+
+_WORD = struct.Struct("<Q")
+CONTROL_PAYLOAD_MAX = 65536
+
+
+class FrameHeader(NamedTuple):
+    """The three parts of a header word."""
+
+    payload_len: int
+    topic_id: int
+    flags: int
+
+    @property
+    def encoding(self) -> int:
+        """How the payload is encoded: one of the ``ENCODING_*`` numbers."""
+        return (self.flags & layout.FLAG_ENCODING_MASK) >> layout.FLAG_ENCODING_SHIFT
+
+    @property
+    def is_pad(self) -> bool:
+        """Whether this is a padding record of a ring."""
+        return bool(self.flags & layout.FLAG_PAD)
+
+
+def header_word(payload_len: int, topic_id: int, flags: int = 0) -> int:
+    """Returns the header word of a frame."""
+    return payload_len | topic_id << 32 | flags << 48
+
+
+def parse_header(word: int) -> FrameHeader:
+    """Splits a header word; checks nothing."""
+    return FrameHeader(word & 0xFFFF_FFFF, word >> 32 & 0xFFFF, word >> 48)
+
+
+def record_len(payload_len: int) -> int:
+    """Returns the bytes that a frame takes in any stream: header, payload, zeros up to a multiple of 8."""
+    return (payload_len + layout.FRAME_HEADER_LEN + 7) & ~7
+
+
+def encode_frame(topic_id: int, payload: bytes, flags: int = 0) -> bytes:
+    """Returns the whole frame as bytes."""
+    return _WORD.pack(header_word(len(payload), topic_id, flags)) + payload + bytes(-len(payload) % 8)
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames, for control frames and the handshake (small and rare)."""
+
+    __slots__ = ("_buffer", "_max_payload")
+
+    def __init__(self, max_payload: int = CONTROL_PAYLOAD_MAX) -> None:
+        self._buffer = bytearray()
+        self._max_payload = max_payload
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Adds received bytes."""
+        self._buffer += data
+
+    def next_frame(self) -> tuple[FrameHeader, bytes] | None:
+        """Returns the oldest complete frame, or None when more bytes are needed.
+
+        Raises:
+            ProtocolError: The header word is not one of a control frame.
+        """
+        buffer = self._buffer
+        if len(buffer) < layout.FRAME_HEADER_LEN:
+            return None
+        word = _WORD.unpack_from(buffer)[0]
+        header = parse_header(word)
+        if not layout.CORE_TOPIC_MIN <= header.topic_id <= layout.CORE_TOPIC_MAX or header.is_pad:
+            raise ProtocolError(
+                f"not a control frame: topic_id={header.topic_id} header_word={word:#018x}, "
+                f"legal: {layout.CORE_TOPIC_MIN}..={layout.CORE_TOPIC_MAX}"
+            )
+        if header.payload_len > self._max_payload:
+            raise ProtocolError(
+                f"control frame too long: topic_id={header.topic_id} payload_len={header.payload_len}, "
+                f"legal: 0..={self._max_payload}"
+            )
+        length = record_len(header.payload_len)
+        if len(buffer) < length:
+            return None
+        start = layout.FRAME_HEADER_LEN
+        payload = bytes(buffer[start : start + header.payload_len])
+        del buffer[:length]
+        return header, payload
+
+    def take_rest(self) -> bytes:
+        """Returns and forgets the bytes that are not cut into frames yet."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest

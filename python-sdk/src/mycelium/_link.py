@@ -1,0 +1,377 @@
+"""A link: the two ends of data, the control frames, and the waiting. One class per transport, one interface.
+
+The channel decides *what* is waited for; a link knows *how*: which flag to raise, which descriptor to poll.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from . import _layout as layout
+from . import _ordering as ordering
+from ._doorbell import Doorbell
+from ._frame import FrameDecoder, FrameHeader
+from ._ring import Consumer, Producer, max_payload
+from ._segment import Segment
+from ._socket import SocketWriter
+from ._stream import StreamConsumer, StreamProducer
+
+__all__ = ["Link", "ShmLink", "StreamLink"]
+
+_SPIN_ROUND = range(64)
+_RECEIVE_LEN = 65536
+
+
+class Link:
+    """What both transports share: the socket and the control frames on it.
+
+    Attributes:
+        control: Control frames that came and wait to be handled.
+        eof: The bridge hung up.
+        held: Returns the word of the record in the user's hands; None for nothing.
+        parks: How often this side went to sleep.
+        wakeups_sent: Doorbell rings sent.
+        wakeups_received: Times that the doorbell (or, on the socket, a readable socket) ended a sleep.
+    """
+
+    transport: str
+    consumer: Consumer | StreamConsumer
+    producer: Producer | StreamProducer
+    max_payload: int
+
+    def __init__(self, sock: socket.socket, held: Callable[[], int | None]) -> None:
+        self.sock = sock
+        self.writer = SocketWriter(sock)
+        self.control: deque[tuple[FrameHeader, bytes]] = deque()
+        self.held = held
+        self.parks = 0
+        self.wakeups_sent = 0
+        self.wakeups_received = 0
+        self._poller = select.poll()
+
+    @property
+    def eof(self) -> bool:
+        """Whether the bridge hung up."""
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when data comes."""
+        raise NotImplementedError
+
+    def released(self) -> int:
+        """Word up to which records are released: the one in hand, or the next."""
+        held = self.held()
+        return self.consumer.word if held is None else held
+
+    def idle(self) -> None:
+        """Acknowledges what has to be acknowledged before reporting that nothing is there."""
+        raise NotImplementedError
+
+    def acknowledge(self) -> None:
+        """Acknowledges everything that is released."""
+        raise NotImplementedError
+
+    def receive_control(self, *, ahead: bool) -> None:
+        """Takes control frames from the socket into :attr:`control`; never blocks.
+
+        Args:
+            ahead: Also those that come behind data frames which are not read yet.
+        """
+        raise NotImplementedError
+
+    def wait_control(self, timeout_ms: float | None) -> None:
+        """Sleeps until the socket has something to read (or takes what is pending)."""
+        events = select.POLLIN | (select.POLLOUT if self.writer.pending else 0)
+        poller = select.poll()
+        poller.register(self.sock, events)
+        poller.poll(timeout_ms)
+
+    def spin(self, budget_ns: int) -> bool:
+        """Looks for data until the budget is used up; True when there is some."""
+        raise NotImplementedError
+
+    def arm(self) -> bool:
+        """Makes the bridge wake this side when data comes; False if data is already there."""
+        raise NotImplementedError
+
+    def disarm(self) -> None:
+        """Ends :meth:`arm`."""
+        raise NotImplementedError
+
+    def park(self, timeout_ms: float | None) -> None:
+        """Sleeps until there may be data, a control frame, or the end of the time."""
+        raise NotImplementedError
+
+    def park_for_room(self, count: int, timeout_ms: float | None) -> None:
+        """Sleeps until there may be room for a record of so many words."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Gives everything back to the system."""
+        self.sock.close()
+
+
+class ShmLink(Link):
+    """Data in two rings of shared memory; the socket carries control frames only.
+
+    Args:
+        sock: The control socket.
+        segment: The mapped segment; owned from here on.
+        own: The doorbell that this side polls.
+        peer: The doorbell that this side rings.
+        fenced: FENCED mode.
+        barrier: See :class:`mycelium._ordering.Ordering`.
+        largest: Longest payload, from the handshake, in bytes.
+        held: Returns the word of the record in hand.
+        rest: Bytes that came with the handshake.
+    """
+
+    transport = "shm"
+    consumer: Consumer
+    producer: Producer
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        segment: Segment,
+        own: Doorbell,
+        peer: Doorbell,
+        *,
+        fenced: bool,
+        barrier: Callable[[], None] | None,
+        largest: int,
+        held: Callable[[], int | None],
+        rest: bytes = b"",
+    ) -> None:
+        super().__init__(sock, held)
+        self._segment = segment
+        self._own = own
+        self._peer = peer
+        self._fenced = fenced
+        self._eof = False
+        self._decoder = FrameDecoder()
+        self._decoder.feed(rest)
+        rings = [segment.ring(layout.RING_TO_PEER), segment.ring(layout.RING_TO_BRIDGE)]
+        largest_in, self.max_payload = (min(largest, max_payload(ring.capacity)) for ring in rings)
+        self.consumer = Consumer(rings[0], max_payload=largest_in, barrier=barrier, notify=self._notify)
+        self.producer = Producer(
+            rings[1], max_payload=self.max_payload, barrier=barrier, notify=self._notify, fenced=fenced
+        )
+        self.consumer.set_parked(False)  # A predecessor may have died asleep.
+        self.producer.set_parked(False)
+        self._poller.register(own.fileno(), select.POLLIN)
+        self._poller.register(sock, select.POLLIN)
+
+    def _notify(self) -> None:
+        self.wakeups_sent += 1
+        self._peer.notify()
+
+    @property
+    def eof(self) -> bool:
+        return self._eof
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+    def idle(self) -> None:
+        self.consumer.publish(self.released())
+
+    def acknowledge(self) -> None:
+        self.consumer.publish(self.released())
+
+    def receive_control(self, *, ahead: bool) -> None:
+        if self.writer.pending:
+            self.writer.flush()
+        while not self._eof:
+            try:
+                data = self.sock.recv(_RECEIVE_LEN)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                data = b""
+            self._eof = not data
+            self._decoder.feed(data)
+        while (frame := self._decoder.next_frame()) is not None:
+            self.control.append(frame)
+
+    def spin(self, budget_ns: int) -> bool:
+        words, word = self.consumer.words, self.consumer.word
+        clock = time.monotonic_ns
+        end = clock() + budget_ns
+        while True:
+            for _ in _SPIN_ROUND:
+                if words[word]:
+                    return True
+            if clock() >= end:
+                return False
+
+    def arm(self) -> bool:
+        self.consumer.set_parked(True)
+        if not self._fenced:
+            ordering.heavy_fence()
+        return not self.consumer.has_data
+
+    def disarm(self) -> None:
+        self.consumer.set_parked(False)
+        if self._own.drain():
+            self.wakeups_received += 1
+
+    def park(self, timeout_ms: float | None) -> None:
+        try:
+            if self.arm():
+                self._sleep(timeout_ms)
+        finally:
+            self.consumer.set_parked(False)
+
+    def park_for_room(self, count: int, timeout_ms: float | None) -> None:
+        self.consumer.publish(self.released())
+        try:
+            self.producer.set_parked(True)
+            if not self._fenced:
+                ordering.heavy_fence()
+            if not self.producer.has_room(count):
+                self._sleep(timeout_ms)
+        finally:
+            self.producer.set_parked(False)
+
+    def _sleep(self, timeout_ms: float | None) -> None:
+        if self._fenced:
+            timeout_ms = layout.FENCED_PARK_MS if timeout_ms is None else min(timeout_ms, layout.FENCED_PARK_MS)
+        self.parks += 1
+        for fd, _ in self._poller.poll(timeout_ms):
+            if fd == self._own.fileno():
+                self._own.drain()
+                self.wakeups_received += 1
+            else:
+                self.receive_control(ahead=False)
+
+    def close(self) -> None:
+        self._segment.close()
+        self._own.close()
+        self._peer.close()
+        super().close()
+
+
+class StreamLink(Link):
+    """Data and control frames on the socket.
+
+    Args:
+        sock: The socket.
+        largest: Longest payload, from the handshake, in bytes.
+        ack_window: From the handshake, in bytes.
+        held: Returns the word of the record in hand.
+        rest: Bytes that came with the handshake.
+    """
+
+    transport = "socket"
+    consumer: StreamConsumer
+    producer: StreamProducer
+
+    def __init__(
+        self, sock: socket.socket, *, largest: int, ack_window: int, held: Callable[[], int | None], rest: bytes = b""
+    ) -> None:
+        super().__init__(sock, held)
+        self.max_payload = largest
+        self._ack_at: int | None = None
+        self.acks = 0
+        self.consumer = StreamConsumer(
+            sock, max_payload=largest, ack_window=ack_window, send_ack=self._acknowledge_up_to, rest=rest
+        )
+        self.producer = StreamProducer(self.writer, take_ack=self._take_ack)
+        self._poller.register(sock, select.POLLIN)
+
+    @property
+    def eof(self) -> bool:
+        return self.consumer.eof
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def _acknowledge_up_to(self, word: int) -> None:
+        ack = self.consumer.take_ack(word)
+        if ack:
+            self.acks += 1
+            self.writer.write(ack)
+
+    def _take_ack(self) -> bytes:
+        ack = self.consumer.take_ack(self.released())
+        self.acks += bool(ack)
+        self._ack_at = None
+        return ack
+
+    def acknowledge(self) -> None:
+        ack = self._take_ack()
+        if ack:
+            self.writer.write(ack)
+
+    def idle(self) -> None:
+        if not self.consumer.unacknowledged(self.released()):
+            self._ack_at = None
+            return
+        now = time.monotonic_ns()
+        if self._ack_at is None:
+            self._ack_at = now + layout.SOCKET_ACK_DELAY_MS * 1_000_000
+        if now >= self._ack_at or self.consumer.ack_due(self.released()):
+            self.acknowledge()
+
+    def receive_control(self, *, ahead: bool) -> None:
+        if self.writer.pending:
+            self.writer.flush()
+        self.consumer.fill(movable=self.held() is None)
+        if ahead:
+            self.control.extend(self.consumer.scan_control())
+
+    def spin(self, budget_ns: int) -> bool:
+        consumer, clock = self.consumer, time.monotonic_ns
+        end = clock() + budget_ns
+        while not consumer.eof:
+            if consumer.fill(movable=self.held() is None):
+                return True
+            if clock() >= end:
+                break
+        return False
+
+    def arm(self) -> bool:
+        self.acknowledge()  # The caller's event loop keeps no clock for late acknowledgements.
+        return not self.consumer.has_data
+
+    def disarm(self) -> None:
+        """Nothing was raised."""
+
+    def park(self, timeout_ms: float | None) -> None:
+        self.idle()
+        if self._ack_at is not None:
+            left = max(self._ack_at - time.monotonic_ns(), 0) / 1e6
+            timeout_ms = left if timeout_ms is None else min(timeout_ms, left)
+        self._sleep(select.POLLIN | (select.POLLOUT if self.writer.pending else 0), timeout_ms)
+
+    def park_for_room(self, count: int, timeout_ms: float | None) -> None:
+        # Reading goes on meanwhile, or two full sockets could wait for each other for ever.
+        self._sleep(select.POLLOUT | select.POLLIN, timeout_ms)
+
+    def _sleep(self, events: int, timeout_ms: float | None) -> None:
+        self._poller.modify(self.sock, events)
+        self.parks += 1
+        ready = self._poller.poll(timeout_ms)
+        if not ready:
+            return
+        self.wakeups_received += 1
+        if ready[0][1] & ~select.POLLOUT:
+            self.consumer.fill(movable=self.held() is None)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.consumer.close()
+        self.producer.close()
+        super().close()
+
+
+def close_fds(fds: list[int]) -> None:
+    """Closes descriptors and empties the list."""
+    while fds:
+        os.close(fds.pop())

@@ -1,0 +1,191 @@
+"""Publishing: copying a message into the ring, or writing it in place."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import _layout as layout
+from ._contracts import is_fixed
+from ._frame import header_word, record_len
+from ._message import STALE
+from .exceptions import ChannelClosed, FrameTooLarge, MessageError
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+__all__ = ["Publisher", "Reservation"]
+
+MessageT = TypeVar("MessageT")
+_new = object.__new__
+
+
+class Publisher(Generic[MessageT]):
+    """Publishes one kind of message. Made by :meth:`Channel.publisher`.
+
+    Attributes:
+        contract: The message class.
+    """
+
+    __slots__ = ("_channel", "_count", "_fast_type", "_header", "_producer", "_size", "contract")
+
+    def __init__(self, channel: Channel, contract: type[MessageT]) -> None:
+        self.contract = contract
+        self._channel = channel
+        self._producer = channel._link.producer
+        kind: Any = contract
+        fixed = is_fixed(kind)
+        self._size: int = kind.SIZE if fixed else kind.MAX_SIZE
+        self._count = record_len(self._size) // 8
+        self._header: int = kind.HEADER_WORD if fixed else 0
+        # The short way copies whole words, so it is for payloads without padding behind them.
+        self._fast_type = kind if fixed and self._size % 8 == 0 else None
+        if fixed:
+            self._check_size(self._size)
+
+    def _check_size(self, payload_len: int) -> None:
+        largest = self._channel.max_payload
+        if payload_len > largest:
+            name = getattr(self.contract, "NAME", "")
+            text = f"frame too large: message={name} payload_len={payload_len}, legal: 0..={largest}"
+            raise FrameTooLarge(f"{text}; enlarge ring_capacity", payload_len=payload_len, max_payload=largest)
+
+    def send(self, message: Any, timeout: float | None = None) -> None:
+        """Publishes a copy of a message.
+
+        Cost: no system call, unless the ring is full or the bridge sleeps.
+
+        Args:
+            message: A message of this publisher's class; for a JSON message anything that ``json.dumps`` takes, for
+                other dynamic messages bytes.
+            timeout: Longest wait for room, in seconds; None for ever, 0 not at all.
+
+        Raises:
+            ChannelFull: No room in time.
+            PeerLost: The bridge is gone.
+            FrameTooLarge: A dynamic message is longer than the link or its contract allows.
+            StaleMessageError: The message is a received one that was released.
+        """
+        producer: Any = self._producer
+        word = producer.word
+        next_word = word + self._count
+        if next_word > producer.limit or type(message) is not self._fast_type:
+            self._send_slowly(message, timeout)
+            return
+        start = message._word
+        words = producer.words
+        words[word + 1 : next_word] = message._views.u64[start : start + self._count - 1]
+        words[next_word] = 0
+        words[word] = self._header
+        producer.word = next_word
+        producer.frames += 1
+        words[producer.tail_word] = producer.bias + (next_word << 3)
+        if words[producer.parked_word]:
+            words[producer.parked_word] = 0
+            producer.notify()
+
+    def _send_slowly(self, message: Any, timeout: float | None) -> None:
+        contract: Any = self.contract
+        if is_fixed(contract):
+            if not isinstance(message, contract):
+                raise TypeError(f"wrong message: type={type(message).__name__}, expected={contract.__name__}")
+            views, start = message._views, message._word * 8
+            payload = bytes(views.raw[start : start + self._size])
+            header, count = self._header, self._count
+        else:
+            payload = self._encode(message)
+            flags = contract.ENCODING << layout.FLAG_ENCODING_SHIFT
+            header, count = header_word(len(payload), contract.TOPIC_ID, flags), record_len(len(payload)) // 8
+        deadline = self._channel._deadline(timeout)
+        word = self._channel._claim(count, deadline)
+        raw = self._producer.views.raw
+        raw[word * 8 + 8 : (word + count) * 8] = payload + bytes(count * 8 - 8 - len(payload))
+        self._producer.commit(word, word + count, header)
+        self._channel._flush(deadline)
+
+    def _encode(self, message: Any) -> bytes:
+        contract: Any = self.contract
+        if contract.ENCODING == layout.ENCODING_JSON:
+            payload = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            payload = bytes(message)
+        else:
+            text = f"{contract.NAME} takes bytes: type={type(message).__name__}; encode it first"
+            raise MessageError(text, value=message)
+        if len(payload) > contract.MAX_SIZE:
+            text = (
+                f"frame too large: message={contract.NAME} payload_len={len(payload)}, legal: 0..={contract.MAX_SIZE}"
+            )
+            raise FrameTooLarge(text, payload_len=len(payload), max_payload=contract.MAX_SIZE)
+        self._check_size(len(payload))
+        return payload
+
+    def reserve(self, timeout: float | None = None) -> Reservation[MessageT]:
+        """Reserves room for a message that is written in place::
+
+            with publisher.reserve() as signal:
+                signal.price = 1.0
+
+        The fields start at zero. The message is committed at the end of the block, or dropped if the block raises;
+        after that it is stale. Nothing else can be sent on this channel meanwhile. Fields are checked one by one as
+        they are set; a field that is never set stays zero.
+
+        Args:
+            timeout: Longest wait for room, in seconds; None for ever, 0 not at all.
+
+        Raises:
+            ChannelFull: No room in time (when the block is entered).
+        """
+        if not is_fixed(self.contract):
+            raise TypeError(f"no fixed layout: message={getattr(self.contract, 'NAME', '')}; use send()")
+        return Reservation(self, timeout)
+
+
+class Reservation(Generic[MessageT]):
+    """Room in the ring for one message; see :meth:`Publisher.reserve`."""
+
+    __slots__ = ("_message", "_publisher", "_timeout", "_word")
+
+    def __init__(self, publisher: Publisher[MessageT], timeout: float | None) -> None:
+        self._publisher = publisher
+        self._timeout = timeout
+        self._message: Any = None
+        self._word = -1
+
+    def __enter__(self) -> MessageT:
+        publisher = self._publisher
+        producer: Any = publisher._producer
+        count = publisher._count
+        word = producer.word
+        if word + count > producer.limit:
+            word = publisher._channel._claim(count, publisher._channel._deadline(self._timeout))
+        views = producer.views
+        start = word * 8 + 8
+        views.raw[start : start + count * 8 - 8] = bytes(count * 8 - 8)
+        producer.limit = -1  # Until the end of the block every other send takes the long way, which looks at this:
+        publisher._channel._reserved = True
+        self._word = word
+        message: Any = _new(publisher.contract)
+        message._views = views
+        message._word = word + 1
+        self._message = message
+        return message  # type: ignore[no-any-return]  # built without its constructor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        publisher = self._publisher
+        channel = publisher._channel
+        self._message._views = STALE
+        channel._reserved = False
+        if channel.closed:
+            if kind is None:
+                raise ChannelClosed("channel was closed during a reservation; nothing was sent")
+            return
+        if kind is None:
+            publisher._producer.commit(self._word, self._word + publisher._count, publisher._header)
+            if publisher._producer.limit < 0:
+                channel._flush(channel._deadline(self._timeout))
+        else:
+            publisher._producer.abort()

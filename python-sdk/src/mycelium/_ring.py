@@ -1,0 +1,378 @@
+"""The two ends of a ring (single producer, single consumer, byte-oriented, records of any size).
+
+Positions are bytes since creation and never wrap; an index is a position modulo the capacity. This module counts in
+*words* of 8 bytes over the whole mapping, because a cast memoryview is indexed by them: ``word = base + index / 8``.
+
+A record is committed by its header word; a header word of 0 means that nothing is there yet. The producer zeroes the
+header after a record before it commits that record. ``head`` is written by the consumer and is the acknowledgement;
+``tail`` is written by the producer for observers and recovery only. The ring makes no system call: it calls ``notify``
+when the other side has to be woken, and the channel puts a doorbell there.
+
+Speed: :attr:`Consumer.limit` and :attr:`Producer.limit` fold all rare conditions of the hot loops (end of the data
+area, no room, head has to be published, a fence is needed on this machine) into one comparison. Whoever stays
+below may touch the words directly; whoever does not calls :meth:`Consumer.cross` or :meth:`Producer.claim`.
+
+What this rests on is stated in ``_ordering.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import _layout as layout
+from ._frame import FrameHeader, header_word, parse_header, record_len
+from ._segment import RingMemory
+from .exceptions import SegmentCorrupt
+
+__all__ = ["Consumer", "Producer", "max_payload"]
+
+_POSITION_MAX = 1 << 62
+
+
+def _nothing() -> None:
+    """Notifies nobody."""
+
+
+def max_payload(capacity: int) -> int:
+    """Returns the most payload bytes that fit into one record of a ring of this capacity."""
+    return capacity // layout.RING_RECORD_DIVISOR - layout.FRAME_HEADER_LEN
+
+
+def _check_record(word: int, index: int, capacity: int, largest: int) -> FrameHeader:
+    """Validates a non-zero header word that the peer wrote at this index."""
+    header = parse_header(word)
+    length = record_len(header.payload_len)
+    room = capacity - index
+    where = f"at index={index} header_word={word:#018x}"
+    if header.is_pad:
+        if header.topic_id:
+            raise SegmentCorrupt(field="pad.topic_id", value=header.topic_id, legal="0", where=where)
+        if index == 0 or length != room or length > capacity // layout.RING_RECORD_DIVISOR:
+            legal = f"the room to the end {room}, at most {capacity // layout.RING_RECORD_DIVISOR}, and not at index 0"
+            raise SegmentCorrupt(field="pad.record_len", value=length, legal=legal, where=where)
+        return header
+    if header.topic_id <= layout.CORE_TOPIC_MAX:
+        legal = f"{layout.APP_TOPIC_MIN}..=65535"
+        raise SegmentCorrupt(field="topic_id", value=header.topic_id, legal=legal, where=where)
+    if header.payload_len > largest:
+        raise SegmentCorrupt(field="payload_len", value=header.payload_len, legal=f"0..={largest}", where=where)
+    if length > room:
+        raise SegmentCorrupt(field="record_len", value=length, legal=f"8..={room}", where=where)
+    return header
+
+
+class Consumer:
+    """Reads records. The caller reads ``words[word]``, hands out the record, and moves on with :meth:`cross`.
+
+    Attributes:
+        views: Windows over the whole mapping.
+        words: The same as 8-byte words.
+        word: Word of the next record's header. Everything before it has been handed out.
+        limit: A record that ends below this word may be taken by ``consumer.word = next_word`` alone.
+        frames: Records taken, as counted by the channel.
+    """
+
+    __slots__ = (
+        "_barrier",
+        "_base",
+        "_bias",
+        "_capacity",
+        "_control",
+        "_end",
+        "_lag",
+        "_largest",
+        "_notify",
+        "_published",
+        "_start",
+        "frames",
+        "limit",
+        "views",
+        "word",
+        "words",
+    )
+
+    def __init__(
+        self,
+        ring: RingMemory,
+        *,
+        max_payload: int,
+        barrier: Callable[[], None] | None = None,
+        notify: Callable[[], None] = _nothing,
+    ) -> None:
+        words = ring.views.u64
+        head = words[ring.control + layout.RING_HEAD_OFFSET // 8]
+        if head % 8 or head > _POSITION_MAX:
+            raise SegmentCorrupt(field="head", value=head, legal=f"a multiple of 8 in 0..={_POSITION_MAX}")
+        index = head & (ring.capacity - 1)
+        self.views = ring.views
+        self.words = words
+        self.frames = 0
+        self.word = ring.base + index // 8
+        self._base = ring.base
+        self._end = ring.base + ring.capacity // 8
+        self._capacity = ring.capacity
+        self._control = ring.control
+        self._largest = max_payload
+        self._lag = ring.capacity // layout.RING_HEAD_LAG_DIVISOR
+        self._barrier = barrier
+        self._notify = notify
+        # position = bias + word * 8, for words of the current lap
+        self._bias = head - index - ring.base * 8
+        self._published = self._start = head
+        self._set_limit()
+
+    @property
+    def end(self) -> int:
+        """Word after the last one that may hold a record."""
+        return self._end
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of records taken since this end was attached, padding included."""
+        return self._bias + self.word * 8 - self._start
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a record is committed."""
+        return bool(self.words[self.word])
+
+    def _set_limit(self) -> None:
+        limit = min(self._end, (self._published + self._lag - self._bias) >> 3)
+        self.limit = -1 if self._barrier is not None else limit
+
+    def inspect(self, word: int) -> FrameHeader | None:
+        """Validates a header word that is not known to be good, and skips it if it is padding.
+
+        Returns:
+            The header of a record at :attr:`word`; None if it was padding: look again.
+
+        Raises:
+            SegmentCorrupt: The peer wrote something impossible.
+        """
+        header = _check_record(word, (self.word - self._base) * 8, self._capacity, self._largest)
+        if not header.is_pad:
+            return header
+        self._bias += self._capacity
+        self.word = self._base
+        self._set_limit()
+        return None
+
+    def cross(self, word: int, next_word: int) -> int:
+        """Takes the records from ``word`` to ``next_word``, and does everything that is rarely due.
+
+        Returns:
+            The new :attr:`word`, or -1 if the record is not complete (which cannot happen in a ring).
+
+        Raises:
+            SegmentCorrupt: The record reaches over the end of the data area.
+        """
+        if next_word > self._end:
+            header = self.words[word]
+            where = f"at index={(word - self._base) * 8} header_word={header:#018x}"
+            legal = f"8..={(self._end - word) * 8}"
+            raise SegmentCorrupt(field="record_len", value=(next_word - word) * 8, legal=legal, where=where)
+        if self._barrier is not None:
+            self._barrier()
+        if self._bias + next_word * 8 - self._published >= self._lag:
+            self.publish(word)
+        if next_word == self._end:
+            next_word = self._base
+            self._bias += self._capacity
+        self.word = next_word
+        self._set_limit()
+        return next_word
+
+    def publish(self, word: int) -> None:
+        """Publishes head: everything before ``word`` is released. ``word`` is :attr:`word` or the record in hand."""
+        position = self._bias + word * 8
+        if word > self.word:
+            position -= self._capacity  # the record in hand is the last one of the lap before
+        if position == self._published:
+            return
+        if self._barrier is not None:
+            self._barrier()
+        words = self.words
+        words[self._control + layout.RING_HEAD_OFFSET // 8] = position
+        self._published = position
+        self._set_limit()
+        parked = self._control + layout.RING_PRODUCER_PARKED_OFFSET // 8
+        if words[parked]:
+            words[parked] = 0
+            self._notify()
+
+    def set_parked(self, parked: bool) -> None:
+        """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""
+        self.words[self._control + layout.RING_CONSUMER_PARKED_OFFSET // 8] = int(parked)
+
+
+class Producer:
+    """Writes records.
+
+    Attributes:
+        views: Windows over the whole mapping.
+        words: The same as 8-byte words.
+        word: Word where the next record starts; its header is 0.
+        tail_word: Word of ``tail``.
+        parked_word: Word of the consumer's parked flag.
+        bias: ``tail = bias + word * 8`` for words of the current lap.
+        limit: A record that ends at or below this word may be written without asking.
+        frames: Records committed.
+    """
+
+    __slots__ = (
+        "_barrier",
+        "_base",
+        "_capacity",
+        "_careful",
+        "_control",
+        "_end",
+        "_fenced",
+        "_head",
+        "_start",
+        "bias",
+        "frames",
+        "limit",
+        "notify",
+        "parked_word",
+        "tail_word",
+        "views",
+        "word",
+        "words",
+    )
+
+    def __init__(
+        self,
+        ring: RingMemory,
+        *,
+        max_payload: int,
+        barrier: Callable[[], None] | None = None,
+        notify: Callable[[], None] = _nothing,
+        fenced: bool = False,
+    ) -> None:
+        self.views = ring.views
+        self.words = words = ring.views.u64
+        self.notify = notify
+        self.frames = 0
+        self._base = ring.base
+        self._end = ring.base + ring.capacity // 8
+        self._capacity = ring.capacity
+        self._control = ring.control
+        self._barrier = barrier
+        self._fenced = fenced
+        self._careful = fenced or barrier is not None
+        self.tail_word = ring.control + layout.RING_TAIL_OFFSET // 8
+        self.parked_word = ring.control + layout.RING_CONSUMER_PARKED_OFFSET // 8
+        head = words[ring.control + layout.RING_HEAD_OFFSET // 8]
+        tail = words[self.tail_word]
+        if head % 8 or head > _POSITION_MAX:
+            raise SegmentCorrupt(field="head", value=head, legal=f"a multiple of 8 in 0..={_POSITION_MAX}")
+        if tail % 8 or not head <= tail <= head + ring.capacity:
+            legal = f"a multiple of 8 in {head}..={head + ring.capacity}"
+            raise SegmentCorrupt(field="tail", value=tail, legal=legal)
+        self._head = head
+        position = self._scan(tail, head + ring.capacity, max_payload)
+        if position != tail:
+            words[self.tail_word] = position
+        index = position & (ring.capacity - 1)
+        self.bias = position - index - ring.base * 8
+        self.word = ring.base + index // 8
+        self._start = position
+        self._set_limit()
+
+    def _scan(self, position: int, last: int, largest: int) -> int:
+        """Skips the records that a predecessor committed after it last stored tail."""
+        while True:
+            index = position & (self._capacity - 1)
+            word = self.words[self._base + index // 8]
+            if word == 0:
+                return position
+            position += record_len(_check_record(word, index, self._capacity, largest).payload_len)
+            if position > last:
+                raise SegmentCorrupt(field="tail", value=position, legal=f"at most head + capacity = {last}")
+
+    @property
+    def position(self) -> int:
+        """Bytes written since the ring was created."""
+        return self.bias + self.word * 8
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of records committed since this end was attached, padding included."""
+        return self.position - self._start
+
+    @property
+    def free(self) -> int:
+        """Bytes free at the last look; the consumer may have released more since."""
+        return self._capacity - (self.position - self._head)
+
+    def _set_limit(self) -> None:
+        space = (self._head + self._capacity - 8 - self.bias) >> 3
+        self.limit = -1 if self._careful else min(self._end - 1, space)
+
+    def has_room(self, count: int) -> bool:
+        """Whether a record of ``count`` words fits now, padding included; looks at head if need be.
+
+        Raises:
+            SegmentCorrupt: The consumer published an impossible head.
+        """
+        room = self._end - self.word
+        need = (count + (room if count > room else 0)) * 8 + 8
+        position = self.position
+        if position + need - self._head <= self._capacity:
+            return True
+        head = self.words[self._control + layout.RING_HEAD_OFFSET // 8]
+        if head % 8 or not self._head <= head <= position:
+            legal = f"a multiple of 8 in {self._head}..={position}"
+            raise SegmentCorrupt(field="head", value=head, legal=legal)
+        self._head = head
+        return position + need - head <= self._capacity
+
+    def claim(self, count: int) -> int:
+        """Makes room for a record of ``count`` words, header included, and writes padding where it is needed.
+
+        Nothing is committed: the caller writes the payload and calls :meth:`commit`, or does nothing.
+
+        Returns:
+            The word of the record's header; -1 if the ring is full.
+        """
+        if not self.has_room(count):
+            return -1
+        words = self.words
+        room = self._end - self.word
+        if count > room:
+            words[self._base] = 0
+            if self._barrier is not None:
+                self._barrier()
+            words[self.word] = header_word(room * 8 - layout.FRAME_HEADER_LEN, 0, layout.FLAG_PAD)
+            self.bias += self._capacity
+            self.word = self._base
+            words[self.tail_word] = self.position
+        self._set_limit()
+        return self.word
+
+    def commit(self, word: int, next_word: int, header: int) -> None:
+        """Makes the record from ``word`` to ``next_word`` visible, and notifies the consumer if it sleeps."""
+        words = self.words
+        wraps = next_word == self._end
+        words[self._base if wraps else next_word] = 0
+        if self._barrier is not None:
+            self._barrier()
+        words[word] = header
+        if wraps:
+            self.bias += self._capacity
+            next_word = self._base
+        self.word = next_word
+        self.frames += 1
+        words[self.tail_word] = self.bias + next_word * 8
+        self._set_limit()
+        if words[self.parked_word] or self._fenced:
+            words[self.parked_word] = 0
+            self.notify()
+
+    def abort(self) -> None:
+        """Drops a claimed record: its header is still 0, so nothing has to be undone but a blocked :attr:`limit`."""
+        self._set_limit()
+
+    def set_parked(self, parked: bool) -> None:
+        """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""
+        self.words[self._control + layout.RING_PRODUCER_PARKED_OFFSET // 8] = int(parked)

@@ -1,0 +1,149 @@
+"""The segment: the shared memory of one channel, both rings included.
+
+Python never creates a segment; it maps the one that the bridge passes, after checking everything in its header. The
+values are copied here and never read from shared memory again. ``_layout`` holds every offset.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from typing import NamedTuple
+
+from . import _layout as layout
+from ._message import Views
+from .exceptions import SegmentCorrupt
+
+__all__ = ["RingMemory", "Segment"]
+
+_F_GET_SEALS = 1034
+_F_SEAL_SHRINK = 2
+_F_SEAL_GROW = 4
+
+
+class RingMemory(NamedTuple):
+    """Where one ring lies in memory that is cast to words; all numbers are validated.
+
+    Attributes:
+        views: Windows over the whole mapping.
+        control: Word index of the control block.
+        base: Word index of the first data word.
+        capacity: Bytes of ring data, a power of two.
+    """
+
+    views: Views
+    control: int
+    base: int
+    capacity: int
+
+
+class Segment:
+    """A mapped and validated segment.
+
+    Use :meth:`open`; :meth:`close` unmaps.
+    """
+
+    __slots__ = ("_map", "_rings", "epoch", "schema_digest", "total_len", "views")
+
+    def __init__(self, mapping: mmap.mmap, rings: tuple[tuple[int, int, int], ...]) -> None:
+        self._map: mmap.mmap | None = mapping
+        self._rings = rings
+        self.views = Views(mapping)
+        self.total_len = len(mapping)
+        self.epoch: int = self.views.u64[layout.SEGMENT_EPOCH_OFFSET // 8]
+        start = layout.SEGMENT_SCHEMA_DIGEST_OFFSET
+        self.schema_digest = bytes(mapping[start : start + 32])
+
+    @classmethod
+    def open(cls, fd: int) -> Segment:
+        """Maps the segment behind a descriptor and checks it. The caller keeps the descriptor.
+
+        Raises:
+            SegmentCorrupt: A property of the file or a field of the header is outside its legal range.
+            OSError: The file cannot be mapped.
+        """
+        total = os.fstat(fd).st_size
+        if total < layout.SEGMENT_HEADER_LEN:
+            raise SegmentCorrupt(field="file_len", value=total, legal=f"{layout.SEGMENT_HEADER_LEN} or more")
+        _check_seals(fd)
+        mapping = mmap.mmap(fd, total, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            return cls(mapping, _check_header(mapping[: layout.SEGMENT_HEADER_LEN], total))
+        except BaseException:
+            mapping.close()
+            raise
+
+    def ring(self, number: int) -> RingMemory:
+        """Returns one of the two rings: ``RING_TO_PEER`` or ``RING_TO_BRIDGE``."""
+        control, data, capacity = self._rings[number]
+        return RingMemory(self.views, control // 8, data // 8, capacity)
+
+    def close(self) -> None:
+        """Releases the views and unmaps; may be called again and never raises BufferError."""
+        self.views.release()
+        mapping, self._map = self._map, None
+        if mapping is None:
+            return
+        try:
+            mapping.close()
+        except BufferError:
+            pass  # Somebody holds a memoryview of their own making; the mapping goes when that one does.
+
+
+def _check_seals(fd: int) -> None:
+    need = _F_SEAL_SHRINK | _F_SEAL_GROW
+    try:
+        seals = fcntl.fcntl(fd, _F_GET_SEALS)
+    except OSError as error:
+        raise SegmentCorrupt(field="seals", value=f"none ({error.strerror})", legal="SHRINK and GROW set") from error
+    if seals & need != need:
+        raise SegmentCorrupt(field="seals", value=f"{seals:#x}", legal="SHRINK and GROW set")
+
+
+def _check_header(header: bytes, file_len: int) -> tuple[tuple[int, int, int], ...]:
+    def read(offset: int, length: int = 8) -> int:
+        return int.from_bytes(header[offset : offset + length], "little")
+
+    exact = (
+        ("magic", read(layout.SEGMENT_MAGIC_OFFSET), layout.SEGMENT_MAGIC),
+        ("layout_version", read(layout.SEGMENT_VERSION_OFFSET, 4), layout.SEGMENT_LAYOUT_VERSION),
+        ("ring_count", read(layout.SEGMENT_RING_COUNT_OFFSET, 4), layout.RING_COUNT),
+        ("total_len", read(layout.SEGMENT_TOTAL_LEN_OFFSET), file_len),
+    )
+    for field, value, expected in exact:
+        if value != expected:
+            shown = (f"{value:#x}", f"{expected:#x}") if field == "magic" else (value, str(expected))
+            raise SegmentCorrupt(field=field, value=shown[0], legal=str(shown[1]))
+    if file_len % layout.PAGE_LEN:
+        raise SegmentCorrupt(field="file_len", value=file_len, legal=f"a multiple of {layout.PAGE_LEN}")
+    taken = [("header", 0, layout.SEGMENT_HEADER_LEN)]
+    rings = []
+    for number in range(layout.RING_COUNT):
+        at = layout.SEGMENT_RINGS_OFFSET + number * layout.RING_DESCRIPTOR_LEN
+        control = read(at + layout.RING_CONTROL_OFFSET_OFFSET)
+        data = read(at + layout.RING_DATA_OFFSET_OFFSET)
+        capacity = read(at + layout.RING_CAPACITY_OFFSET)
+        _check_capacity(f"ring[{number}].capacity", capacity)
+        areas = (("control_offset", control, layout.RING_CONTROL_LEN), ("data_offset", data, capacity))
+        for field, offset, length in areas:
+            _check_area(f"ring[{number}].{field}", offset, length, file_len, taken)
+        rings.append((control, data, capacity))
+    return tuple(rings)
+
+
+def _check_capacity(field: str, capacity: int) -> None:
+    low, high = layout.RING_CAPACITY_MIN, layout.RING_CAPACITY_MAX
+    if not low <= capacity <= high or capacity & (capacity - 1):
+        raise SegmentCorrupt(field=field, value=capacity, legal=f"a power of two in {low}..={high}")
+
+
+def _check_area(field: str, offset: int, length: int, file_len: int, taken: list[tuple[str, int, int]]) -> None:
+    if offset % layout.PAGE_LEN:
+        raise SegmentCorrupt(field=field, value=offset, legal=f"a multiple of {layout.PAGE_LEN}")
+    if offset + length > file_len:
+        raise SegmentCorrupt(field=field, value=offset, legal=f"offset + {length} <= file_len {file_len}")
+    for other, start, end in taken:
+        if offset < end and start < offset + length:
+            raise SegmentCorrupt(field=field, value=offset, legal=f"outside of {other} at {start}..{end}")
+    taken.append((field, offset, offset + length))

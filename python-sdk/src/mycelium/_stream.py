@@ -1,0 +1,339 @@
+"""The two ends of a channel over the socket, with the interface of the ends of a ring.
+
+Received frames lie in a private buffer, one after the other, exactly as in a ring; the channel reads them with the same
+loop. The word after the last received byte is kept 0, which reads as "nothing there yet". A frame that has not arrived
+completely is hidden by zeroing its header word until more bytes come.
+
+Control frames share the stream. They are cut out in order, or ahead of time (:meth:`StreamConsumer.scan_control`) while
+a reply is awaited; then a marker takes their place, so that no data frame is lost or reordered.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+from . import _layout as layout
+from ._control import Ack
+from ._frame import CONTROL_PAYLOAD_MAX, FrameHeader, encode_frame, header_word, parse_header, record_len
+from ._message import Views
+from ._socket import SocketWriter
+from .exceptions import PeerLost, ProtocolError
+
+__all__ = ["StreamConsumer", "StreamProducer"]
+
+_BUFFER_LEN = 256 * 1024
+_MARKER_FLAGS = 0x8000 | layout.FLAG_PAD
+
+
+class StreamConsumer:
+    """Reads records from the socket; see :class:`mycelium._ring.Consumer` for the interface.
+
+    Args:
+        sock: The non-blocking socket.
+        max_payload: Longest payload that the bridge may send, in bytes.
+        ack_window: Bytes of released records after which an acknowledgement is due at once.
+        send_ack: Called with the word up to which one is due at once.
+        rest: Bytes that came with the handshake.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_buffer",
+        "_filled",
+        "_hidden",
+        "_largest",
+        "_origin",
+        "_scanned",
+        "_send_ack",
+        "_sock",
+        "_tail",
+        "_window",
+        "end",
+        "eof",
+        "frames",
+        "limit",
+        "views",
+        "word",
+        "words",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        max_payload: int,
+        ack_window: int,
+        send_ack: Callable[[int], None],
+        rest: bytes = b"",
+        buffer_len: int = _BUFFER_LEN,
+    ) -> None:
+        self._sock = sock
+        self._largest = max_payload
+        self._window = max(ack_window, 8)
+        self._send_ack = send_ack
+        self._buffer = bytearray(max(buffer_len, record_len(len(rest)) + 4096) & ~7)
+        self.views = Views(self._buffer)
+        self.words = self.views.u64
+        self.word = self.end = self._scanned = 0
+        self.frames = 0
+        self.eof = False
+        self._filled = 0
+        self._hidden = 0
+        self._tail = b""
+        # released bytes of application records = origin + word * 8
+        self._origin = 0
+        self._acked = 0
+        self.views.raw[: len(rest)] = rest
+        self._arrived(len(rest))
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of application records taken."""
+        return self._origin + self.word * 8
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a frame, complete or not, starts at :attr:`word` and has not been found incomplete."""
+        return self.word < self.end and bool(self.words[self.word])
+
+    def released(self, word: int) -> int:
+        """Bytes of application records before ``word``, which is :attr:`word` or the record in hand."""
+        return self._origin + word * 8
+
+    def unacknowledged(self, word: int) -> bool:
+        """Whether records before ``word`` are released and not acknowledged."""
+        return self._origin + word * 8 > self._acked
+
+    def ack_due(self, word: int) -> bool:
+        """Whether so much before ``word`` is not acknowledged that it cannot wait."""
+        return self._origin + word * 8 - self._acked >= self._window
+
+    def take_ack(self, word: int) -> bytes:
+        """Returns the Ack frame for everything before ``word``; empty where nothing is new."""
+        released = self._origin + word * 8
+        if released <= self._acked:
+            return b""
+        self._acked = released
+        return encode_frame(Ack.TOPIC_ID, Ack(bytes=released).to_bytes())
+
+    def _set_limit(self) -> None:
+        self.limit = min(self.end, (self._acked + self._window - self._origin) >> 3)
+
+    def _arrived(self, count: int) -> None:
+        self._filled += count
+        self.end = self._filled >> 3
+        self._tail = bytes(self.views.raw[self.end * 8 : self._filled])
+        self.words[self.end] = 0
+        self._set_limit()
+
+    def _hide(self) -> None:
+        """Makes the incomplete frame at :attr:`word` look like nothing."""
+        self._hidden = self.words[self.word]
+        self.words[self.word] = 0
+
+    def _unhide(self) -> None:
+        if self._hidden:
+            self.words[self.word] = self._hidden
+            self._hidden = 0
+
+    def fill(self, *, movable: bool) -> bool:
+        """Receives what the socket has; never blocks.
+
+        Args:
+            movable: Nothing of the buffer is in the user's hands, so that the rest may be moved to its start.
+
+        Returns:
+            Whether bytes came. :attr:`eof` tells that no more will.
+        """
+        if self.eof:
+            return False
+        self._make_space(movable=movable)
+        self.views.raw[self.end * 8 : self._filled] = self._tail
+        count = -1
+        try:
+            with self.views.raw[self._filled : len(self._buffer) - 8] as space:
+                count = self._sock.recv_into(space)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            count = 0
+        self.eof = count == 0
+        if count > 0:
+            self._unhide()
+        self._arrived(max(count, 0))
+        return count > 0
+
+    def _make_space(self, *, movable: bool) -> None:
+        length = len(self._buffer)
+        if movable and self.word and (self.word == self.end or self._filled > length // 2):
+            raw, start = self.views.raw, self.word * 8
+            raw[: self._filled - start] = bytes(raw[start : self._filled])
+            # The partial word lies in _tail, and is written back before the next bytes are received.
+            self._filled -= start
+            self._origin += start
+            self._scanned = max(self._scanned - self.word, 0)
+            self.word = 0
+            self.end = self._filled >> 3
+            self.words[self.end] = 0
+            self._set_limit()
+        if length - 8 - self._filled >= length // 4:
+            return
+        # Not enough space: an incomplete long frame, or data that came while a reply is awaited. A message in the
+        # user's hands keeps the old buffer alive; whoever still reads that one finds nothing more and comes back here.
+        buffer = bytearray(length * 2)
+        buffer[:length] = self.views.raw
+        self.words[self.word] = 0
+        self._buffer = buffer
+        self.views = Views(buffer)
+        self.words = self.views.u64
+
+    def _header(self, word: int) -> FrameHeader:
+        value = self.words[word]
+        header = parse_header(value)
+        control = header.topic_id <= layout.CORE_TOPIC_MAX
+        largest = CONTROL_PAYLOAD_MAX if control else self._largest
+        marker = header.topic_id == 0 and header.flags == _MARKER_FLAGS
+        if not marker and (header.topic_id == 0 or header.is_pad):
+            raise ProtocolError(f"not a frame: header_word={value:#018x}; the stream is out of step")
+        if header.payload_len > largest:
+            text = f"frame too long: topic_id={header.topic_id} payload_len={header.payload_len}, legal: 0..={largest}"
+            raise ProtocolError(text)
+        return header
+
+    def inspect(self, _word: int) -> FrameHeader | None:
+        """Validates the header at :attr:`word`, skips a marker, hides an incomplete frame.
+
+        Returns:
+            The header of a complete frame, control frames included; None: look again.
+
+        Raises:
+            ProtocolError: The bytes are no frame.
+        """
+        header = self._header(self.word)
+        if self.word + record_len(header.payload_len) // 8 > self.end:
+            self._hide()
+            return None
+        if header.topic_id == 0:
+            self.skip_control(header)
+            return None
+        return header
+
+    def skip_control(self, header: FrameHeader) -> None:
+        """Moves over the control frame or marker at :attr:`word`; its bytes are not acknowledged."""
+        length = record_len(header.payload_len)
+        self._origin -= length
+        self.word += length // 8
+        self._set_limit()
+
+    def payload(self, word: int, header: FrameHeader) -> bytes:
+        """Copies the payload of the frame at ``word``."""
+        return bytes(self.views.raw[word * 8 + 8 : word * 8 + 8 + header.payload_len])
+
+    def scan_control(self) -> Iterator[tuple[FrameHeader, bytes]]:
+        """Takes the control frames out of everything that has arrived, in order, and leaves markers."""
+        word = max(self._scanned, self.word)
+        self._unhide()
+        while word < self.end:
+            header = self._header(word)
+            next_word = word + record_len(header.payload_len) // 8
+            if next_word > self.end:
+                break
+            self._scanned = next_word
+            if 0 < header.topic_id <= layout.CORE_TOPIC_MAX:
+                payload = self.payload(word, header)
+                self.words[word] = header_word(header.payload_len, 0, _MARKER_FLAGS)
+                yield header, payload
+            word = next_word
+
+    def cross(self, word: int, next_word: int) -> int:
+        """Takes the records from ``word`` to ``next_word``.
+
+        Returns:
+            The new :attr:`word`, or -1 if the record has not arrived completely.
+        """
+        if next_word > self.end:
+            self._hide()
+            return -1
+        if self.ack_due(word):
+            self._send_ack(word)
+        self.word = next_word
+        self._set_limit()
+        return next_word
+
+    def close(self) -> None:
+        """Releases the views."""
+        self.views.release()
+
+
+class StreamProducer:
+    """Writes records to the socket; see :class:`mycelium._ring.Producer` for the interface.
+
+    A record is built in a private buffer that always starts at word 0, and sent by :meth:`commit`.
+
+    Args:
+        writer: The socket's writer, shared with the control frames.
+        take_ack: Returns the Ack frame that goes in front of the next record, or nothing.
+    """
+
+    __slots__ = (
+        "_take_ack",
+        "_writer",
+        "bias",
+        "byte_count",
+        "frames",
+        "limit",
+        "notify",
+        "parked_word",
+        "tail_word",
+        "views",
+        "word",
+        "words",
+    )
+
+    def __init__(self, writer: SocketWriter, *, take_ack: Callable[[], bytes]) -> None:
+        self._writer = writer
+        self._take_ack = take_ack
+        self.views = Views(bytearray(8192))
+        self.words = self.views.u64
+        self.word = 0
+        self.limit = -1  # Every record takes the long way: claim and commit.
+        self.frames = self.byte_count = 0
+        self.bias = self.tail_word = self.parked_word = 0
+        self.notify: Callable[[], None] = lambda: None
+
+    @property
+    def free(self) -> int:
+        """Bytes free at the last look: 0, as this is asked only when the socket takes nothing."""
+        return 0
+
+    def has_room(self, count: int) -> bool:
+        """Whether the socket has taken everything so far."""
+        if len(self.words) < count:
+            self.views = Views(bytearray(count * 16))
+            self.words = self.views.u64
+        return self._writer.flush()
+
+    def claim(self, count: int) -> int:
+        """Prepares the buffer for a record of ``count`` words; -1 while older bytes are unsent."""
+        if not self.has_room(count):
+            return -1
+        if self._writer.lost:
+            raise PeerLost("bridge hung up: transport=socket; connect again")
+        return 0
+
+    def commit(self, word: int, next_word: int, header: int) -> None:
+        """Sends the record, with the acknowledgement in front; what the socket does not take at once stays pending."""
+        self.words[word] = header
+        ack = self._take_ack()
+        with self.views.raw[: next_word * 8] as record:
+            self._writer.write(ack + record if ack else record)
+        self.frames += 1
+        self.byte_count += next_word * 8
+
+    def abort(self) -> None:
+        """Drops a claimed record; nothing was sent."""
+
+    def close(self) -> None:
+        """Releases the views."""
+        self.views.release()

@@ -1,0 +1,72 @@
+"""Connecting: from the bridge's environment, or to an address."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from . import _socket, messages
+from .channel import Channel
+from .exceptions import AddressError
+
+__all__ = ["connect"]
+
+_TRANSPORTS = ("auto", "shm", "socket")
+
+
+def connect(
+    address: str | None = None,
+    *,
+    name: str | None = None,
+    transport: str = "auto",
+    contracts: ModuleType | Iterable[type[Any]] | None = messages,
+    timeout: float = 5.0,
+    spin_us: int | None = None,
+    token: str = "",
+) -> Channel:
+    """Connects to a bridge.
+
+    Args:
+        address: ``unix:/path`` of a listening bridge. None in a worker: the bridge that started this process has left
+            a connected socket (``MYCELIUM_FD``).
+        name: Name of the link, unique in the bridge; None takes ``MYCELIUM_WORKER``, or lets the bridge choose.
+        transport: ``"auto"`` takes shared memory if possible, ``"shm"`` nothing else, ``"socket"`` the socket.
+        contracts: The generated messages module, whose digest is compared with the bridge's; or message classes, which
+            are compared one by one when they are subscribed or published.
+        timeout: Longest time for the handshake, and for each later request, in seconds.
+        spin_us: Longest time to spin before sleeping, in microseconds; None takes what the bridge says.
+        token: Credential where the bridge asks for one.
+
+    Raises:
+        AddressError: There is no address, or a bad one.
+        PeerLost: Nobody listens there.
+        HandshakeRefused: The bridge does not accept this peer; SchemaRefused where the contracts differ.
+        TransportUnavailable: ``transport="shm"`` and shared memory cannot be used.
+        TimeoutError: No answer in time.
+    """
+    if transport not in _TRANSPORTS:
+        raise ValueError(f"transport not understood: transport={transport!r}, legal: {', '.join(_TRANSPORTS)}")
+    if name is None:
+        name = os.environ.get("MYCELIUM_WORKER", "")
+    if address is None:
+        text = os.environ.get("MYCELIUM_FD", "")
+        if not text.isdecimal():
+            raise AddressError(
+                f"no bridge to connect to: MYCELIUM_FD={text!r}; start this program as a worker of a bridge, "
+                "or pass an address such as unix:/run/mycelium/bridge.sock",
+                address=text,
+            )
+        sock = _socket.adopt(int(text))
+    else:
+        sock = _socket.connect_unix(address, timeout)
+    return Channel(
+        sock,
+        name=name,
+        token=token,
+        transport=transport,
+        contracts=contracts,
+        timeout=timeout,
+        spin_us=spin_us,
+    )
