@@ -41,7 +41,17 @@ pub struct Target {
     /// Test vectors (JSON).
     pub vectors: Option<PathBuf>,
     /// Rust functions that turn vectors into messages and back, for a test that reads them.
-    pub rust_vectors: Option<PathBuf>,
+    pub rust_vectors: Option<RustVectors>,
+}
+
+/// Where a test finds the functions for its vectors.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RustVectors {
+    /// The file.
+    pub path: PathBuf,
+    /// Path of the Rust module with the messages.
+    pub module: String,
 }
 
 fn rust_runtime() -> String {
@@ -119,28 +129,50 @@ impl Config {
     }
 }
 
-/// All outputs of a configuration as path and content, and the warnings that were found.
+/// What a configuration generates.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// Path and content of every output, in the order of the configuration.
+    pub outputs: Vec<(PathBuf, String)>,
+    /// Reports of files that have warnings.
+    pub warnings: Vec<Report>,
+}
+
+/// What a generation did.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Path and fate of every output, in the order of the configuration.
+    pub outputs: Vec<(PathBuf, Outcome)>,
+    /// Reports of files that have warnings.
+    pub warnings: Vec<Report>,
+}
+
+/// Makes all outputs of a configuration without writing them.
 ///
 /// # Errors
 ///
 /// If a contracts file has errors; all files are looked at first.
-pub fn render(config: &Config) -> Result<(Vec<(PathBuf, String)>, Vec<Report>), GenerateError> {
-    let mut outputs = Vec::new();
-    let mut warnings = Vec::new();
+pub fn render(config: &Config) -> Result<Rendered, GenerateError> {
+    let mut rendered = Rendered {
+        outputs: Vec::new(),
+        warnings: Vec::new(),
+    };
     let mut reports = Vec::new();
     for target in &config.contracts {
         match crate::load(config.base.join(&target.file)) {
             Ok(contracts) => {
-                outputs.extend(target.render(&config.base, &contracts));
+                rendered
+                    .outputs
+                    .extend(target.render(&config.base, &contracts));
                 if !contracts.report().diagnostics.is_empty() {
-                    warnings.push(contracts.report().clone());
+                    rendered.warnings.push(contracts.report().clone());
                 }
             }
             Err(report) => reports.push(report),
         }
     }
     if reports.is_empty() {
-        Ok((outputs, warnings))
+        Ok(rendered)
     } else {
         Err(GenerateError::Contracts { reports })
     }
@@ -161,6 +193,11 @@ impl Target {
             emit::python::file(contracts, &self.python_runtime)
         });
         add(&self.docs, &|| emit::docs::file(contracts));
+        add(&self.vectors, &|| emit::vectors::file(contracts));
+        if let Some(test) = &self.rust_vectors {
+            let path = Some(test.path.clone());
+            add(&path, &|| emit::rust_vectors::file(contracts, &test.module));
+        }
         outputs
     }
 }
@@ -170,27 +207,28 @@ impl Target {
 /// # Errors
 ///
 /// If a contracts file has errors, in which case nothing is written, or if an output cannot be written.
-pub fn generate(
-    config: &Config,
-    check: bool,
-) -> Result<(Vec<(PathBuf, Outcome)>, Vec<Report>), GenerateError> {
-    let (outputs, warnings) = render(config)?;
-    let mut outcomes = Vec::new();
+pub fn generate(config: &Config, check: bool) -> Result<Summary, GenerateError> {
+    let Rendered { outputs, warnings } = render(config)?;
+    let mut summary = Summary {
+        outputs: Vec::new(),
+        warnings,
+    };
     for (path, text) in outputs {
         let outcome = if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
             Outcome::Fresh
         } else if check {
             Outcome::Stale
         } else {
-            write(&path, &text).map_err(|source| GenerateError::Write {
+            let written = write(&path, &text);
+            written.map_err(|source| GenerateError::Write {
                 path: path.clone(),
                 source,
             })?;
             Outcome::Written
         };
-        outcomes.push((path, outcome));
+        summary.outputs.push((path, outcome));
     }
-    Ok((outcomes, warnings))
+    Ok(summary)
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

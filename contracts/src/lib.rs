@@ -28,7 +28,9 @@ use std::path::Path;
 
 pub use diagnostics::{Diagnostic, Position, Report, Severity};
 pub use digest::hex;
-pub use generate::{Config, GenerateError, Outcome, Target, generate, render};
+pub use generate::{
+    Config, GenerateError, Outcome, Rendered, RustVectors, Summary, Target, generate, render,
+};
 pub use model::{
     Constant, Contracts, Delivery, Digest, Element, Encoding, EnumType, Field, FieldType, Int,
     Message, Number, PAYLOAD_LIMIT, PREFIX_LEN, Rule, Scalar,

@@ -53,15 +53,15 @@ fn generate(path: &Path, check: bool) -> ExitCode {
         Ok(config) => config,
         Err(failed) => return fail(&failed, 2),
     };
-    let (outcomes, warnings) = match mycelium_contracts::generate(&config, check) {
+    let summary = match mycelium_contracts::generate(&config, check) {
         Ok(done) => done,
         Err(failed) => return fail(&failed, 1),
     };
-    for report in warnings {
+    for report in summary.warnings {
         eprintln!("{report}");
     }
     let mut stale = false;
-    for (path, outcome) in &outcomes {
+    for (path, outcome) in &summary.outputs {
         match outcome {
             Outcome::Fresh => {}
             Outcome::Written => println!("wrote {}", path.display()),
@@ -83,7 +83,7 @@ fn generate(path: &Path, check: bool) -> ExitCode {
         );
         return ExitCode::from(1);
     }
-    println!("{} generated files are up to date", outcomes.len());
+    println!("{} generated files are up to date", summary.outputs.len());
     ExitCode::SUCCESS
 }
 

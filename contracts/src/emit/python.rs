@@ -156,7 +156,7 @@ fn docstring(indent: &str, text: &str) -> String {
     let lines = wrap(&text, WIDTH - indent.len());
     if lines.len() > 1
         && let Some((summary, rest)) = text.split_once(". ")
-        && summary.len() + 1 <= WIDTH - indent.len()
+        && summary.len() < WIDTH - indent.len()
     {
         let rest = wrap(rest, WIDTH - indent.len()).join(&format!("\n{indent}"));
         return format!("{indent}\"\"\"{summary}.\n\n{indent}{rest}\n{indent}\"\"\"\n");
@@ -569,11 +569,8 @@ fn accessors(contracts: &Contracts, field: &Field, name: &str, legal: &str) -> (
 
 /// A call as a statement, as ruff lays it out.
 fn statement(function: &str, arguments: &str) -> String {
-    let line = format!("        {function}({arguments})\n");
-    if line.len() <= 121 {
-        return line;
-    }
-    format!("        {function}(\n            {arguments}\n        )\n")
+    let arguments: Vec<_> = arguments.split(", ").collect();
+    layout("        ", function, &arguments, "")
 }
 
 fn number(
@@ -638,20 +635,24 @@ fn tested(test: &str, cell: &str, value: &str, name: &str, legal: &str) -> Strin
     )
 }
 
-/// A `raise` of a call, as ruff lays it out.
 fn raise(indent: &str, function: &str, arguments: &[&str], tail: &str) -> String {
+    layout(indent, &format!("raise {function}"), arguments, tail)
+}
+
+/// A call on one line, or with its arguments on the next, or with one line per argument.
+fn layout(indent: &str, head: &str, arguments: &[&str], tail: &str) -> String {
     let joined = arguments.join(", ");
-    let line = format!("{indent}raise {function}({joined}){tail}\n");
+    let line = format!("{indent}{head}({joined}){tail}\n");
     if line.len() <= 121 {
         return line;
     }
     let inner = format!("{indent}    {joined}\n");
     if inner.len() <= 121 {
-        return format!("{indent}raise {function}(\n{inner}{indent}){tail}\n");
+        return format!("{indent}{head}(\n{inner}{indent}){tail}\n");
     }
     let separator = format!(",\n{indent}    ");
     let joined = arguments.join(&separator);
-    format!("{indent}raise {function}(\n{indent}    {joined},\n{indent}){tail}\n")
+    format!("{indent}{head}(\n{indent}    {joined},\n{indent}){tail}\n")
 }
 
 fn member(

@@ -91,14 +91,10 @@ fn imports(contracts: &Contracts, runtime: &str) -> String {
             _ => false,
         };
     }
-    let list = names.into_iter().collect::<Vec<_>>().join(", ");
-    let list = if list.contains(',') {
-        format!("{{{list}}}")
-    } else {
-        list
-    };
+    let names: Vec<_> = names.into_iter().collect();
+    let list = import_list(runtime, &names);
     if fixed().next().is_none() {
-        return format!("\nuse {runtime}::{list};\n");
+        return format!("\nuse {list};\n");
     }
     let offset_of = if fields().next().is_some() {
         "use std::mem::offset_of;\n"
@@ -112,8 +108,21 @@ fn imports(contracts: &Contracts, runtime: &str) -> String {
     } else {
         ""
     };
-    let runtime = format!("use {runtime}::{list};\n");
+    let runtime = format!("use {list};\n");
     format!("\nuse std::fmt;\n{offset_of}\n{wide}{derives}\n{runtime}")
+}
+
+/// `path::name` or `path::{names}`, wrapped as rustfmt does.
+fn import_list(path: &str, names: &[&str]) -> String {
+    if let [name] = names {
+        return format!("{path}::{name}");
+    }
+    let line = format!("{path}::{{{}}}", names.join(", "));
+    if line.len() + "use ;".len() <= WIDTH {
+        return line;
+    }
+    let lines = wrap(&format!("{},", names.join(", ")), WIDTH - 4).join("\n    ");
+    format!("{path}::{{\n    {lines}\n}}")
 }
 
 fn element_path(kind: FieldType) -> bool {
@@ -137,7 +146,7 @@ fn doc(indent: &str, text: &str) -> String {
 }
 
 /// A call as rustfmt lays it out.
-fn call(indent: &str, head: &str, arguments: &[String], tail: &str) -> String {
+pub(super) fn call(indent: &str, head: &str, arguments: &[String], tail: &str) -> String {
     let joined = arguments.join(", ");
     let width = indent.len() + head.len() + joined.len() + tail.len() + 2;
     if joined.len() <= ARGUMENTS_WIDTH && width <= WIDTH {
@@ -296,6 +305,16 @@ fn members(contracts: &Contracts, message: &Message, size: usize) -> String {
     text
 }
 
+/// Whether the Rust struct has padding members.
+pub(super) fn has_padding(message: &Message) -> bool {
+    let used: usize = message
+        .fields
+        .iter()
+        .map(|field| rust_size(field.kind))
+        .sum();
+    message.wire_len != Some(used)
+}
+
 fn asserts(message: &Message, name: &str, size: usize) -> String {
     let mut text = String::from("\nconst _: () = {\n");
     text.push_str(&call(
@@ -355,7 +374,7 @@ fn message_impl(message: &Message, name: &str) -> String {
     );
     text.push_str("    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;\n\n");
     text.push_str("    fn validate(&self) -> Result<(), ValidationError> {\n");
-    let checks: String = message.fields.iter().map(|field| checks(field)).collect();
+    let checks: String = message.fields.iter().map(checks).collect();
     if !checks.is_empty() {
         text.push_str("        let check = Check::new(Self::NAME);\n");
         text.push_str(&checks);

@@ -1,0 +1,136 @@
+"""What generated messages do beyond their bytes: checked setters, staleness, copies, readable errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+from mycelium import _control as control
+from mycelium._message import STALE, Message, Views
+from mycelium.exceptions import MessageError, StaleMessageError
+from mycelium.messages import Quote, Side, Signal
+
+
+def _quote() -> Quote:
+    return Quote(symbol="EUR/USD", sequence=7, timestamp_ns=11, bid=1.25, ask=1.5, volume=3.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "legal"),
+    [
+        ("symbol", "", "text of 1 to 16 bytes in UTF-8, not 0"),
+        ("symbol", "é" * 9, "text of 1 to 16 bytes in UTF-8, not 18"),
+        ("symbol", b"EUR/USD", "text of 1 to 16 bytes in UTF-8"),
+        ("symbol", "\ud800", "text of 1 to 16 bytes in UTF-8"),
+        ("sequence", -1, "an integer from 0 to 18446744073709551615"),
+        ("sequence", 1 << 64, "an integer from 0 to 18446744073709551615"),
+        ("sequence", 1.5, "an integer from 0 to 18446744073709551615"),
+        ("sequence", None, "an integer from 0 to 18446744073709551615"),
+        ("bid", "1.25", "a number"),
+    ],
+)
+def test_a_refused_value_is_named_with_its_field_and_the_legal_range(field: str, value: Any, legal: str) -> None:
+    quote = _quote()
+    before = quote.to_bytes()
+    with pytest.raises(MessageError) as caught:
+        setattr(quote, field, value)
+    assert str(caught.value) == f"message 'Quote', field '{field}': value out of range: value={value!r}; give {legal}"
+    assert (caught.value.field, caught.value.value) == (field, value)
+    assert quote.to_bytes() == before
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan"), "1"])
+def test_bounds_of_the_contract_hold_for_setters_and_constructors(strength: Any) -> None:
+    with pytest.raises(MessageError, match="give a number from 0 to 1"):
+        Signal(worker="w", side=Side.BUY, strength=strength)
+
+
+def test_enums_take_and_give_members_and_refuse_other_integers() -> None:
+    signal = Signal(worker="w", side=Side.SELL)
+    assert signal.side is Side.SELL
+    with pytest.raises(MessageError, match="value=9; give one of BUY=1, SELL=2, HOLD=3"):
+        signal.side = 9  # type: ignore[assignment]
+    broken = bytearray(signal.to_bytes())
+    broken[next(field.offset for field in Signal.FIELDS if field.name == "side")] = 77
+    with pytest.raises(MessageError, match="field 'side': value out of range: value=77, legal one of BUY=1"):
+        Signal.from_bytes(broken)
+
+
+def test_a_text_that_is_too_long_or_not_utf8_in_memory_is_an_error_and_not_other_bytes() -> None:
+    payload = bytearray(_quote().to_bytes())
+    payload[0] = 17
+    with pytest.raises(MessageError, match="field 'symbol': length out of range: length=17, max=16"):
+        _ = Quote._at(Views(payload), 0).symbol
+    payload[0], payload[8] = 7, 0xFF
+    with pytest.raises(MessageError, match="text is not UTF-8: valid_up_to=0"):
+        _ = Quote._at(Views(payload), 0).symbol
+
+
+def test_from_bytes_names_both_lengths() -> None:
+    with pytest.raises(MessageError, match="wrong payload length for Quote: len=3, expected=64"):
+        Quote.from_bytes(b"abc")
+
+
+def test_a_stale_message_raises_on_every_access_and_its_copy_lives_on() -> None:
+    quote = _quote()
+    kept = quote.copy()
+    quote._views = STALE
+    for access in (lambda: quote.bid, lambda: quote.symbol, quote.to_bytes, quote.copy, quote.to_dict):
+        with pytest.raises(StaleMessageError, match=r"use \.copy\(\) to keep a message"):
+            access()
+    with pytest.raises(StaleMessageError):
+        quote.bid = 2.0
+    assert repr(quote) == "<Quote: no longer valid>"
+    assert kept.bid == 1.25
+
+
+def test_released_views_make_their_messages_stale_and_free_the_buffer() -> None:
+    buffer = bytearray(_quote().to_bytes())
+    views = Views(buffer)
+    quote = Quote._at(views, 0)
+    assert (quote.bid, quote.symbol) == (1.25, "EUR/USD")
+    views.release()
+    views.release()
+    buffer.clear()  # raises BufferError while a window is left
+    with pytest.raises(StaleMessageError):
+        _ = quote.bid
+    with pytest.raises(StaleMessageError):
+        _ = quote.sequence
+    assert repr(quote) == "<Quote: no longer valid>"
+
+
+def test_a_received_message_cannot_be_changed_but_its_copy_can() -> None:
+    received = Quote._at(Views(_quote().to_bytes(), readonly=True), 0)
+    for name, value in (("bid", 1.0), ("symbol", "X"), ("sequence", 1)):
+        with pytest.raises(MessageError, match="received messages cannot be changed"):
+            setattr(received, name, value)
+    changed = received.copy()
+    changed.bid = 9.0
+    assert (received.bid, changed.bid) == (1.25, 9.0)
+
+
+def test_equality_copies_pickles_and_text() -> None:
+    quote = _quote()
+    assert quote == quote.copy() == copy.copy(quote) == copy.deepcopy(quote) == pickle.loads(pickle.dumps(quote))
+    assert quote != Quote(symbol="EUR/USD") and quote != "EUR/USD"
+    assert repr(quote) == "Quote(symbol='EUR/USD', sequence=7, timestamp_ns=11, bid=1.25, ask=1.5, volume=3.0)"
+    assert "side=BUY" in repr(Signal(worker="w", side=Side.BUY))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(quote)
+
+
+def test_views_need_whole_words() -> None:
+    with pytest.raises(MessageError, match="len=12"):
+        Views(bytearray(12))
+    with pytest.raises(AttributeError, match="u24"):
+        _ = Views(bytearray(8)).u24  # type: ignore[attr-defined]
+
+
+def test_every_message_builds_from_its_own_values() -> None:
+    for cls in control.MESSAGES:
+        if issubclass(cls, Message):
+            empty = cls._owned()
+            assert cls._owned(empty.to_bytes()).to_bytes() == bytes(cls.SIZE)
