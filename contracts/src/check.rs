@@ -309,7 +309,9 @@ fn field(
     enums: &mut Vec<EnumType>,
 ) -> Option<Field> {
     let Some(kind) = &written.kind else {
-        scope.error(written.name.at, "type is missing", "add `type:`");
+        if !written.has_kind {
+            scope.error(written.name.at, "type is missing", "add `type:`");
+        }
         return None;
     };
     let max_length = rules::max_length(scope, &written.rules);

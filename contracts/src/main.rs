@@ -105,21 +105,25 @@ fn check(file: &Path) -> ExitCode {
                 println!("{warnings}");
             }
             println!(
-                "ok: {} messages, {} constants, {} warnings",
-                contracts.messages().len(),
-                contracts.constants().len(),
-                warnings.diagnostics.len()
+                "ok: {}, {}, {}",
+                count(contracts.messages().len(), "message"),
+                count(contracts.constants().len(), "constant"),
+                count(warnings.diagnostics.len(), "warning")
             );
             ExitCode::SUCCESS
         }
         Err(report) => {
             println!("{report}");
+            let errors = count(report.count(Severity::Error), "error");
             println!(
-                "{} errors, {} warnings",
-                report.count(Severity::Error),
-                report.count(Severity::Warning)
+                "{errors}, {}",
+                count(report.count(Severity::Warning), "warning")
             );
             ExitCode::from(1)
         }
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -41,6 +41,8 @@ pub(crate) struct Message {
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) name: Text,
+    /// Whether there is a type at all; one of the wrong shape is reported but not kept.
+    pub(crate) has_kind: bool,
     pub(crate) kind: Option<Text>,
     pub(crate) description: String,
     pub(crate) optional: bool,
@@ -314,6 +316,7 @@ fn field(report: &mut Report, message: &str, name: Text, node: &Node) -> Field {
     let mut reader = Reader { report, context };
     let mut field = Field {
         name,
+        has_kind: false,
         kind: None,
         description: String::new(),
         optional: false,
@@ -322,7 +325,10 @@ fn field(report: &mut Report, message: &str, name: Text, node: &Node) -> Field {
     };
     for (key, node) in reader.map(node, "a field", "write `type:` below the field's name") {
         match key.name.as_str() {
-            "type" => field.kind = reader.text(node, "type"),
+            "type" => {
+                field.has_kind = true;
+                field.kind = reader.text(node, "type");
+            }
             "description" => field.description = description(&mut reader, node),
             "optional" => field.optional = reader.flag(node, "optional"),
             "enum" => {

@@ -1,0 +1,101 @@
+//! How types of the grammar appear in Python: annotations, defaults and `struct` codes.
+
+use std::fmt::Write as _;
+
+use crate::emit::{bounds, min_length};
+use crate::model::{Contracts, Element, Field, FieldType, Int, Message, Rule, Scalar};
+
+pub(super) fn python_type(contracts: &Contracts, kind: FieldType) -> String {
+    match kind {
+        FieldType::Scalar(Scalar::Int(_)) | FieldType::U128 | FieldType::I128 => "int".to_owned(),
+        FieldType::Scalar(_) => "float".to_owned(),
+        FieldType::Bool => "bool".to_owned(),
+        FieldType::U256
+        | FieldType::Bytes(_)
+        | FieldType::Vec {
+            element: Element::Scalar(Scalar::Int(Int::U8)),
+            ..
+        } => "bytes".to_owned(),
+        FieldType::Table { .. }
+        | FieldType::Vec {
+            element: Element::Bytes(_),
+            ..
+        } => "Sequence[bytes]".to_owned(),
+        FieldType::Text { .. } => "str".to_owned(),
+        FieldType::Vec {
+            element: Element::Scalar(Scalar::Int(_)),
+            ..
+        } => "Sequence[int]".to_owned(),
+        FieldType::Vec { .. } => "Sequence[float]".to_owned(),
+        FieldType::Enum { index, .. } => contracts.enums()[index].name.clone(),
+    }
+}
+
+/// The value that a constructor takes where none is given; `None` if the caller has to give one.
+pub(super) fn default(contracts: &Contracts, field: &Field) -> Option<String> {
+    if min_length(field) > 0 || field.rules.contains(&Rule::NotZero) {
+        return None;
+    }
+    let (min, max) = bounds(field);
+    if min.is_some_and(|min| min.as_f64() > 0.0) || max.is_some_and(|max| max.as_f64() < 0.0) {
+        return None;
+    }
+    Some(match field.kind {
+        FieldType::Scalar(Scalar::Int(_)) | FieldType::U128 | FieldType::I128 => "0".to_owned(),
+        FieldType::Scalar(_) => "0.0".to_owned(),
+        FieldType::Bool => "False".to_owned(),
+        FieldType::U256 => "bytes(32)".to_owned(),
+        FieldType::Bytes(len) => format!("bytes({len})"),
+        FieldType::Table { len, rows } => format!("(bytes({len}),) * {rows}"),
+        FieldType::Text { .. } => "\"\"".to_owned(),
+        FieldType::Vec {
+            element: Element::Scalar(Scalar::Int(Int::U8)),
+            ..
+        } => "b\"\"".to_owned(),
+        FieldType::Vec { .. } => "()".to_owned(),
+        FieldType::Enum { index, .. } => {
+            let found = &contracts.enums()[index];
+            let (zero, _) = found.variants.iter().find(|(_, value)| *value == 0)?;
+            format!("{}.{zero}", found.name)
+        }
+    })
+}
+
+/// `struct` code of a field; texts, vecs and arrays come as their bytes.
+pub(super) fn format_code(kind: FieldType) -> String {
+    let int = |int: Int| match int {
+        Int::U8 => "B",
+        Int::U16 => "H",
+        Int::U32 => "I",
+        Int::U64 => "Q",
+        Int::I8 => "b",
+        Int::I16 => "h",
+        Int::I32 => "i",
+        Int::I64 => "q",
+    };
+    match kind {
+        FieldType::Scalar(Scalar::Int(repr)) | FieldType::Enum { repr, .. } => int(repr).to_owned(),
+        FieldType::Scalar(Scalar::F32) => "f".to_owned(),
+        FieldType::Scalar(Scalar::F64) => "d".to_owned(),
+        FieldType::Bool => "?".to_owned(),
+        other => format!("{}s", other.size()),
+    }
+}
+
+/// `struct` format of a whole message, padding included.
+pub(super) fn row_format(message: &Message) -> String {
+    let mut text = String::from("<");
+    let mut end = 0;
+    let pad = |text: &mut String, from: usize, to: usize| {
+        if from < to {
+            let _ = write!(text, "{}x", to - from);
+        }
+    };
+    for field in &message.fields {
+        pad(&mut text, end, field.offset);
+        text.push_str(&format_code(field.kind));
+        end = field.offset + field.size;
+    }
+    pad(&mut text, end, message.wire_len.unwrap_or(end));
+    text
+}

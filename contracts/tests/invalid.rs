@@ -1,0 +1,104 @@
+//! Every file in `tests/invalid` prints exactly its expected findings.
+//!
+//! After a wanted change run the test with `UPDATE_EXPECTED=1` and read the difference.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/invalid")
+}
+
+fn findings(path: &Path) -> String {
+    let bytes = fs::read(path).expect("the file exists");
+    let name = Path::new(path.file_name().expect("a file"));
+    match mycelium_contracts::parse(name, &bytes) {
+        Ok(contracts) => format!("{}\n", contracts.report()),
+        Err(report) => format!("{report}\n"),
+    }
+}
+
+#[test]
+fn every_invalid_file_prints_its_findings() {
+    let mut seen = 0;
+    for entry in fs::read_dir(folder()).expect("the folder exists") {
+        let path = entry.expect("readable").path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let expected_path = path.with_extension("expected");
+        let actual = findings(&path);
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&expected_path, &actual).expect("writable");
+        }
+        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+        assert_eq!(actual, expected, "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 18, "files seen: {seen}");
+}
+
+#[test]
+fn a_missing_file_is_a_finding_with_its_path() {
+    let report = mycelium_contracts::load("no/such/contracts.yaml").expect_err("missing");
+    let text = report.to_string();
+    assert!(
+        text.starts_with("no/such/contracts.yaml: contracts file cannot be read: "),
+        "{text}"
+    );
+    assert!(text.contains("\n  hint: check the path"), "{text}");
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_a_finding_with_their_line() {
+    let report = mycelium_contracts::parse(Path::new("x.yaml"), b"a: 1\nb: \xff").expect_err("bad");
+    let expected = "x.yaml:2:1: not UTF-8: offset=8\n  hint: save the file as UTF-8";
+    assert_eq!(report.to_string(), expected);
+}
+
+/// Cuts, doubles and garbles a valid file in many ways: there may be findings, but never a panic.
+#[test]
+fn no_garbled_file_panics() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/types.yaml");
+    let original = fs::read(golden).expect("the golden file");
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).expect("small")
+    };
+    let pieces: [&[u8]; 14] = [
+        b"-1",
+        b"[",
+        b"}",
+        b": ",
+        b"\n",
+        b"  ",
+        b"&a ",
+        b"*a",
+        b"0x",
+        b"99999999999999999999",
+        b"\"",
+        b"[u8; ",
+        b"\xff",
+        b"{}",
+    ];
+    let mut refused = 0;
+    for _ in 0..400 {
+        let mut bytes = original.clone();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            let end = (at + next(12)).min(bytes.len());
+            bytes.splice(at..end, pieces[next(pieces.len())].iter().copied());
+        }
+        match mycelium_contracts::parse(Path::new("garbled.yaml"), &bytes) {
+            Ok(contracts) => assert!(!contracts.report().has_errors()),
+            Err(report) => {
+                assert!(report.has_errors());
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "files refused: {refused}");
+}
