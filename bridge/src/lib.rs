@@ -1,13 +1,25 @@
 //! The bridge: supervises worker processes and routes frames by topic between workers, clients and in-process actors.
 //!
-//! The control plane ([`event_loop`]) runs on one thread with a tokio runtime: configuration, supervision, accepting,
-//! shutdown. Frames are moved elsewhere; nothing here looks at one.
+//! Two planes. The control plane ([`event_loop`]) runs on one thread with a tokio runtime: configuration, supervision,
+//! accepting, handshakes, shutdown; it never looks at a frame. The data plane ([`data_plane`]) moves frames between the
+//! rings of the links by topic and never decodes a payload; it runs on a thread of its own, or inline on a host's.
+//! [`bridge::Bridge`] puts both together for a host program.
 
+#![deny(unsafe_code)]
+
+pub mod bridge;
 pub mod config;
+pub mod data_plane;
 pub mod event_loop;
+#[allow(unsafe_code)]
+pub mod link;
 pub mod listen;
+pub mod local;
 pub mod logging;
 mod output;
+pub mod router;
+pub mod routes;
 pub mod shutdown;
+#[allow(unsafe_code)]
 pub mod supervisor;
 pub mod worker;

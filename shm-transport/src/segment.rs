@@ -45,7 +45,8 @@ pub struct Segment {
     fd: OwnedFd,
     mapping: Arc<MmapRaw>,
     rings: [RingMemory; RING_COUNT],
-    epoch: u64,
+    /// The epoch as of creation, opening or the last `set_epoch`; never read back from the mapping.
+    epoch: AtomicU64,
     schema_digest: [u8; 32],
 }
 
@@ -110,7 +111,7 @@ impl Segment {
             fd,
             mapping,
             rings,
-            epoch: 0,
+            epoch: AtomicU64::new(0),
             schema_digest: options.schema_digest,
         })
     }
@@ -158,7 +159,7 @@ impl Segment {
             fd,
             mapping,
             rings,
-            epoch: header.epoch,
+            epoch: AtomicU64::new(header.epoch),
             schema_digest: header.schema_digest,
         })
     }
@@ -190,7 +191,7 @@ impl Segment {
     /// How often the segment has been handed to a peer, as of creation or opening.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Digest of the application contracts, as of creation or opening.
@@ -200,8 +201,8 @@ impl Segment {
     }
 
     /// Writes the epoch before the segment is handed to the next peer. For the bridge only.
-    pub fn set_epoch(&mut self, epoch: u64) {
-        self.epoch = epoch;
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
         // SAFETY: the offset is inside the header page and 8-byte aligned; the mapping lives as long as `self`. Others
         // may access the word at the same time, which an atomic allows.
         let word = unsafe {

@@ -65,6 +65,11 @@ impl ControlThread {
         self.handle.clone()
     }
 
+    /// Whether the bridge has stopped, so that [`ControlThread::join`] returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits until the bridge has stopped. Does not ask it to stop.
     ///
     /// # Errors

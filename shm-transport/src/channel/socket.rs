@@ -65,7 +65,7 @@ impl SocketData {
             }
         }
         self.queue_ack(core);
-        core.stream.queue(frame.header(), &frame.to_vec());
+        core.stream.queue_frame(frame);
         core.flush()?;
         Ok(())
     }

@@ -82,6 +82,12 @@ pub struct Frame<'a> {
     _borrow: PhantomData<&'a [u8]>,
 }
 
+// SAFETY: a frame only reads the bytes behind its pointer, and those stay readable for `'a` whichever thread holds the
+// frame; it stands for a `&'a [u8]`, which is Send.
+unsafe impl Send for Frame<'_> {}
+// SAFETY: as above; `&'a [u8]` is Sync.
+unsafe impl Sync for Frame<'_> {}
+
 impl<'a> Frame<'a> {
     /// # Safety
     ///

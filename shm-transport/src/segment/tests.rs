@@ -21,7 +21,7 @@ fn duplicate(segment: &Segment) -> OwnedFd {
 
 #[test]
 fn both_directions_flow_between_two_mappings() {
-    let mut bridge = Segment::create(&options()).expect("create");
+    let bridge = Segment::create(&options()).expect("create");
     bridge.set_epoch(3);
     let peer = Segment::open(duplicate(&bridge)).expect("open");
     assert_eq!(

@@ -170,6 +170,15 @@ impl FrameStream {
         self.send.resize(end, 0);
     }
 
+    /// Appends a copy of a frame to what is to be sent.
+    pub fn queue_frame(&mut self, frame: &Frame<'_>) {
+        let header = frame.header();
+        let end = self.send.len() + header.record_len();
+        self.send.extend_from_slice(&header.to_bytes());
+        frame.append_to(&mut self.send);
+        self.send.resize(end, 0);
+    }
+
     /// Appends a message to what is to be sent.
     pub fn queue_message<M: Message>(&mut self, message: &M) {
         self.queue(

@@ -1,0 +1,289 @@
+//! The whole bridge as a library: for a Rust host whose actors share a process with it, and for the program.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shm_transport::wakeup::{WaitStrategy, default_spin_us};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
+use crate::event_loop::{ControlOptions, ControlPlane, ControlThread, StartError};
+use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry};
+use crate::local::LocalChannel;
+use crate::routes::Topic;
+use crate::shutdown::Summary;
+
+/// How long [`Bridge::shut_down_inline`] lets the data plane wait between two looks at the control plane.
+const INLINE_TURN: Duration = Duration::from_millis(5);
+
+/// Why a bridge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// The control plane did not start.
+    #[error(transparent)]
+    Control(#[from] StartError),
+    /// The links of the configured workers could not be created.
+    #[error(transparent)]
+    Links(#[from] LinkSetupError),
+    /// A system call failed.
+    #[error(
+        "bridge could not start: step={step}: {source}; check the limits of the process (ulimit -a)"
+    )]
+    System {
+        /// What was being set up.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A running bridge inside a host process. Dropping it shuts it down and waits for that.
+///
+/// ```no_run
+/// use mycelium_bridge::bridge::Bridge;
+/// use mycelium_bridge::config::Config;
+/// use mycelium_messages::bandit::{Quote, Signal};
+///
+/// let bridge = Bridge::start(&Config::load("bridge.toml")?)?;
+/// let mut actor = bridge.attach("pricing")?;
+/// actor.subscribe::<Signal>()?;
+/// actor.publish(&Quote { bid: 1.1212, ask: 1.1217, ..Quote::default() }, None)?;
+/// let signal: Signal = actor.recv(None)?.read()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Bridge {
+    // Dropped in this order: the control plane ends the workers while the data plane still delivers.
+    control: Option<ControlThread>,
+    plane: DataPlaneHandle,
+    plane_thread: Option<JoinHandle<()>>,
+    registry: Registry,
+    ring_capacity: usize,
+    wait: WaitStrategy,
+}
+
+/// The parts that every kind of bridge is made of.
+struct Parts {
+    data_plane: DataPlane,
+    handle: DataPlaneHandle,
+    links: LinkLayer,
+    registry: Registry,
+    wait: WaitStrategy,
+}
+
+impl Parts {
+    fn new(config: &Config) -> Result<Self, BridgeError> {
+        let wait = wait_strategy(config);
+        let (events, router_events) = mpsc::unbounded_channel();
+        let (data_plane, handle) =
+            DataPlane::new(topics(config), wait, events).map_err(|source| BridgeError::System {
+                step: "data plane",
+                source,
+            })?;
+        let (links, registry) = LinkLayer::new(config, handle.clone(), router_events)?;
+        Ok(Self {
+            data_plane,
+            handle,
+            links,
+            registry,
+            wait,
+        })
+    }
+}
+
+impl Bridge {
+    /// Starts the bridge with a thread for the data plane and one for the control plane, and all workers.
+    ///
+    /// # Errors
+    ///
+    /// [`BridgeError`]; nothing is left running then.
+    pub fn start(config: &Config) -> Result<Self, BridgeError> {
+        let (mut bridge, data_plane) = Self::start_inline(config)?;
+        bridge.plane_thread = Some(spawn_data_plane(data_plane)?);
+        Ok(bridge)
+    }
+
+    /// Starts the bridge without a thread for the data plane: nothing moves unless the host calls
+    /// [`DataPlane::turn`], which saves an actor on the same thread one hop. Handshakes and subscriptions need those
+    /// calls too. End it with [`Bridge::shut_down_inline`].
+    ///
+    /// # Errors
+    ///
+    /// [`BridgeError`]; nothing is left running then.
+    pub fn start_inline(config: &Config) -> Result<(Self, DataPlane), BridgeError> {
+        let Parts {
+            data_plane,
+            handle,
+            links,
+            registry,
+            wait,
+        } = Parts::new(config)?;
+        let options = ControlOptions {
+            handle_signals: false,
+            end_with_workers: false,
+        };
+        let control = Some(ControlThread::spawn(config, links, options)?);
+        let ring_capacity = config.bridge.ring_capacity;
+        let bridge = Self {
+            control,
+            plane: handle,
+            plane_thread: None,
+            registry,
+            ring_capacity,
+            wait,
+        };
+        Ok((bridge, data_plane))
+    }
+
+    /// Opens the link of an actor in this process.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkSetupError`] if the name is taken or there is no memory.
+    pub fn attach(&self, name: &str) -> Result<LocalChannel, LinkSetupError> {
+        LocalChannel::open(
+            name,
+            self.ring_capacity,
+            self.wait,
+            self.plane.clone(),
+            self.registry.clone(),
+        )
+    }
+
+    /// What is known of the link with this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<LinkStatus> {
+        self.registry.link(name)
+    }
+
+    /// What is known of all links.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.registry.links()
+    }
+
+    /// What the data plane counted. Not for a host that drives the data plane on the same thread; see
+    /// [`DataPlane::snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        self.plane.snapshot()
+    }
+
+    /// Stops the bridge: every peer is asked to end, gets what is on its way, and is ended by force after the deadline
+    /// of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// If the control plane failed.
+    pub fn shut_down(mut self) -> io::Result<Summary> {
+        let Some(control) = self.control.take() else {
+            return Err(io::Error::other("bridge has no control plane"));
+        };
+        control
+            .handle()
+            .shut_down("the host of the bridge is done with it");
+        let summary = control.join();
+        self.stop_data_plane();
+        summary
+    }
+
+    /// As [`Bridge::shut_down`], for a host that drives the data plane: it goes on moving frames meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If the control plane failed.
+    pub fn shut_down_inline(mut self, data_plane: &mut DataPlane) -> io::Result<Summary> {
+        let Some(control) = self.control.take() else {
+            return Err(io::Error::other("bridge has no control plane"));
+        };
+        control
+            .handle()
+            .shut_down("the host of the bridge is done with it");
+        while !control.is_finished() {
+            data_plane.turn(Some(INLINE_TURN));
+        }
+        control.join()
+    }
+
+    fn stop_data_plane(&mut self) {
+        self.plane.stop();
+        if let Some(thread) = self.plane_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("data plane panicked; its message is on standard error");
+        }
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        drop(self.control.take());
+        self.stop_data_plane();
+    }
+}
+
+/// Runs a bridge on the calling thread until it is told to stop by a signal: the program.
+///
+/// # Errors
+///
+/// [`BridgeError`]; nothing is left running then.
+pub fn run(config: &Config) -> Result<Summary, BridgeError> {
+    let Parts {
+        data_plane,
+        handle,
+        links,
+        ..
+    } = Parts::new(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|source| BridgeError::System {
+        step: "control runtime",
+        source,
+    })?;
+    let options = ControlOptions {
+        handle_signals: true,
+        end_with_workers: true,
+    };
+    runtime.block_on(async {
+        let control = ControlPlane::new(config, links, options)?;
+        let thread = spawn_data_plane(data_plane)?;
+        let summary = control.run().await;
+        handle.stop();
+        if thread.join().is_err() {
+            tracing::error!("data plane panicked; its message is on standard error");
+        }
+        Ok(summary)
+    })
+}
+
+fn spawn_data_plane(data_plane: DataPlane) -> Result<JoinHandle<()>, BridgeError> {
+    let thread = std::thread::Builder::new()
+        .name("mycelium-data".into())
+        .spawn(move || data_plane.run());
+    thread.map_err(|source| BridgeError::System {
+        step: "data plane thread",
+        source,
+    })
+}
+
+fn wait_strategy(config: &Config) -> WaitStrategy {
+    match config.bridge.spin_us.unwrap_or_else(default_spin_us) {
+        0 => WaitStrategy::Park,
+        spin_us => WaitStrategy::Hybrid { spin_us },
+    }
+}
+
+fn topics(config: &Config) -> Vec<Topic> {
+    let topic = |message: &mycelium_contracts::Message| Topic {
+        topic_id: message.topic_id,
+        message: message.name.clone(),
+        payload_len: message.wire_len.unwrap_or(0)..=message.max_size,
+    };
+    config.contracts.messages().map(topic).collect()
+}

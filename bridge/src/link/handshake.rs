@@ -1,0 +1,186 @@
+//! The bridge's side of a handshake, from the first byte to an attached peer. Runs on a blocking thread, because it is
+//! a short exchange with a deadline.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use mycelium_messages::control::{Hello, HelloTransport, RefusedCode};
+use shm_transport::channel::handshake::{
+    Agreed, Offer, OfferedTransport, fencing_with, offer, peer_fallback, receive_hello, refuse,
+};
+use shm_transport::channel::{Fallback, TransportRequest};
+use shm_transport::error::HandshakeError;
+use shm_transport::layout::{PROTOCOL_VERSION, RING_HEAD_LAG_DIVISOR};
+use shm_transport::ring::Fencing;
+use shm_transport::socket::FrameStream;
+
+use super::memory::LinkMemory;
+use crate::routes::LinkId;
+
+/// Longest time from the connection to the Hello, and from the Welcome to the Attached: a Python interpreter that
+/// imports something large first needs seconds.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a refusal to be taken by the socket.
+pub(crate) const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What the bridge tells every peer of a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkTerms {
+    pub(crate) link: LinkId,
+    pub(crate) name: String,
+    pub(crate) epoch: u64,
+    pub(crate) transport: TransportRequest,
+    pub(crate) spin_us: u32,
+    pub(crate) schema_digest: [u8; 32],
+    pub(crate) settings: String,
+}
+
+/// A peer that said hello.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) stream: FrameStream,
+    pub(crate) hello: Hello,
+    pub(crate) fencing: Fencing,
+}
+
+/// Waits for the Hello and checks what does not depend on the link. Refuses and fails if it does not fit.
+pub(crate) fn greet(
+    mut stream: FrameStream,
+    schema_digest: [u8; 32],
+) -> Result<Greeted, HandshakeError> {
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let hello = match receive_hello(&mut stream, deadline) {
+        Ok(hello) => hello,
+        Err(error @ HandshakeError::Unexpected { .. }) => {
+            return Err(refused(
+                &mut stream,
+                RefusedCode::BAD_HELLO,
+                &error.to_string(),
+                None,
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    if hello.protocol_version != PROTOCOL_VERSION {
+        let message = format!(
+            "protocol version differs: bridge={PROTOCOL_VERSION} peer={}; use the same release on both sides",
+            hello.protocol_version
+        );
+        return Err(refused(
+            &mut stream,
+            RefusedCode::PROTOCOL_VERSION,
+            &message,
+            None,
+        ));
+    }
+    let digests = (schema_digest, hello.schema_digest);
+    if hello.schema_digest != [0; 32] && hello.schema_digest != schema_digest {
+        let message = format!(
+            "contracts differ: bridge={} peer={}; generate both sides from the same contracts file",
+            hex(&digests.0),
+            hex(&digests.1)
+        );
+        return Err(refused(
+            &mut stream,
+            RefusedCode::SCHEMA_MISMATCH,
+            &message,
+            Some(digests),
+        ));
+    }
+    let fencing = fencing_with(&hello);
+    Ok(Greeted {
+        stream,
+        hello,
+        fencing,
+    })
+}
+
+/// Offers the link and waits until the peer is attached.
+pub(crate) fn attach(
+    greeted: Greeted,
+    terms: &LinkTerms,
+    memory: &LinkMemory,
+) -> Result<(FrameStream, Agreed), HandshakeError> {
+    let Greeted {
+        mut stream,
+        hello,
+        fencing,
+    } = greeted;
+    let (bridge_doorbell, peer_doorbell) = memory.doorbells();
+    let transport = match (peer_fallback(&hello), memory.segment()) {
+        _ if terms.transport == TransportRequest::Socket => {
+            OfferedTransport::Socket(Fallback::requested("the bridge's configuration"))
+        }
+        (Some(fallback), _) => OfferedTransport::Socket(fallback),
+        (None, Err(fallback)) => OfferedTransport::Socket(fallback.clone()),
+        (None, Ok(segment)) => OfferedTransport::Shm {
+            segment: segment.fd(),
+            bridge_doorbell: bridge_doorbell.as_fd(),
+            peer_doorbell: peer_doorbell.as_fd(),
+        },
+    };
+    let required_by = match (hello.transport == HelloTransport::SHM, terms.transport) {
+        (true, _) => Some("the peer"),
+        (false, TransportRequest::Shm) => Some("the bridge's configuration"),
+        (false, _) => None,
+    };
+    if let (OfferedTransport::Socket(fallback), Some(who)) = (&transport, required_by) {
+        let message = format!(
+            "{who} requires shared memory, but {fallback}; allow transport auto or remove the cause"
+        );
+        return Err(refused(
+            &mut stream,
+            RefusedCode::SHM_REQUIRED,
+            &message,
+            None,
+        ));
+    }
+    let offered = Offer {
+        name: &terms.name,
+        link_id: terms.link.0,
+        epoch: terms.epoch,
+        spin_us: terms.spin_us,
+        max_payload: memory.max_payload() as u32,
+        ack_window: (memory.capacity() / RING_HEAD_LAG_DIVISOR) as u32,
+        schema_digest: terms.schema_digest,
+        settings: &terms.settings,
+        fencing,
+        transport,
+    };
+    let agreed = offer(&mut stream, &offered, Instant::now() + HANDSHAKE_TIMEOUT)?;
+    if let (Some(fallback), TransportRequest::Shm) = (&agreed, terms.transport) {
+        return Err(HandshakeError::ShmRequired {
+            reason: fallback.to_string(),
+        });
+    }
+    Ok((stream, agreed))
+}
+
+/// Tells the peer why not, and returns the same as an error for the bridge's own log.
+pub(crate) fn refused(
+    stream: &mut FrameStream,
+    code: RefusedCode,
+    message: &str,
+    digests: Option<([u8; 32], [u8; 32])>,
+) -> HandshakeError {
+    // A peer that is gone already does not need the word.
+    let _ = refuse(
+        stream,
+        code,
+        message,
+        digests,
+        Instant::now() + REFUSAL_TIMEOUT,
+    );
+    let (expected_digest, actual_digest) = digests.unwrap_or_default();
+    HandshakeError::Refused {
+        code: code.0,
+        name: code.name().unwrap_or("UNKNOWN"),
+        message: message.to_owned(),
+        expected_digest,
+        actual_digest,
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,137 @@
+//! The rings and doorbells of one link, kept by the bridge for as long as the link exists: across peers, and whatever
+//! transport the peer of the moment uses.
+
+use std::io;
+
+use mycelium_messages::control::FallbackCode;
+use shm_transport::channel::{Fallback, LinkEnds};
+use shm_transport::error::{AttachError, CreateError};
+use shm_transport::layout::{RING_COUNT, RING_TO_BRIDGE, RING_TO_PEER};
+use shm_transport::ring::{Fencing, RingMemory};
+use shm_transport::segment::{Segment, SegmentOptions};
+use shm_transport::wakeup::Doorbell;
+
+/// Both rings of a link with their doorbells. In shared memory if that is to be had; otherwise on the heap, for a pump
+/// that carries the frames over a socket.
+#[derive(Debug)]
+pub(crate) struct LinkMemory {
+    rings: [RingMemory; RING_COUNT],
+    segment: Result<Segment, Fallback>,
+    bridge_doorbell: Doorbell,
+    peer_doorbell: Doorbell,
+}
+
+/// Why a link could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkSetupError {
+    /// Not even the heap has room for its rings, or the capacity is wrong.
+    #[error("link could not be set up: {0}")]
+    Rings(#[from] CreateError),
+    /// No file descriptors for its doorbells.
+    #[error(
+        "link could not be set up: no doorbell: {0}; raise the limit of open files (ulimit -n)"
+    )]
+    Doorbell(#[from] io::Error),
+    /// A ring of a fresh link cannot be attached.
+    #[error("link could not be set up: {0}")]
+    Attach(#[from] AttachError),
+    /// The data plane has stopped.
+    #[error("link could not be set up: {0}")]
+    Stopped(#[from] crate::data_plane::Stopped),
+    /// Another link has the name.
+    #[error("link could not be set up: {0}")]
+    NameTaken(#[from] super::layer::NameTaken),
+}
+
+impl LinkMemory {
+    /// Rings in a new segment, or on the heap with the reason.
+    pub(crate) fn create(
+        ring_capacity: usize,
+        schema_digest: [u8; 32],
+    ) -> Result<Self, LinkSetupError> {
+        let options = SegmentOptions {
+            ring_capacity: [ring_capacity; RING_COUNT],
+            schema_digest,
+        };
+        match Segment::create(&options) {
+            Ok(segment) => {
+                let rings = [segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE)];
+                Self::over(rings, Ok(segment))
+            }
+            Err(error @ CreateError::Capacity { .. }) => Err(error.into()),
+            Err(error) => Self::on_heap(ring_capacity, Fallback::from(&error)),
+        }
+    }
+
+    /// Rings on the heap, for a link that is not to use shared memory.
+    pub(crate) fn on_heap(ring_capacity: usize, reason: Fallback) -> Result<Self, LinkSetupError> {
+        let rings = [
+            RingMemory::heap(ring_capacity)?,
+            RingMemory::heap(ring_capacity)?,
+        ];
+        Self::over(rings, Err(reason))
+    }
+
+    /// Rings on the heap, for an actor in this process.
+    pub(crate) fn local(ring_capacity: usize) -> Result<Self, LinkSetupError> {
+        Self::on_heap(
+            ring_capacity,
+            Fallback::new(FallbackCode::NONE, "both ends are in one process"),
+        )
+    }
+
+    fn over(
+        rings: [RingMemory; RING_COUNT],
+        segment: Result<Segment, Fallback>,
+    ) -> Result<Self, LinkSetupError> {
+        Ok(Self {
+            rings,
+            segment,
+            bridge_doorbell: Doorbell::new()?,
+            peer_doorbell: Doorbell::new()?,
+        })
+    }
+
+    /// The side that the router drives.
+    pub(crate) fn bridge_side(&self, fencing: Fencing) -> Result<LinkEnds, LinkSetupError> {
+        let [to_peer, to_bridge] = self.rings.clone();
+        let (own, peer) = (
+            self.bridge_doorbell.try_clone()?,
+            self.peer_doorbell.try_clone()?,
+        );
+        Ok(LinkEnds::attach(to_bridge, to_peer, own, peer, fencing)?)
+    }
+
+    /// The peer's side, for a pump or an actor in this process. Goes on where a predecessor stopped.
+    pub(crate) fn peer_side(&self, fencing: Fencing) -> Result<LinkEnds, LinkSetupError> {
+        let [to_peer, to_bridge] = self.rings.clone();
+        let (own, peer) = (
+            self.peer_doorbell.try_clone()?,
+            self.bridge_doorbell.try_clone()?,
+        );
+        Ok(LinkEnds::attach(to_peer, to_bridge, own, peer, fencing)?)
+    }
+
+    /// The segment, or why there is none.
+    pub(crate) fn segment(&self) -> Result<&Segment, &Fallback> {
+        self.segment.as_ref()
+    }
+
+    /// Bytes of each ring.
+    pub(crate) fn capacity(&self) -> usize {
+        self.rings[RING_TO_PEER].capacity()
+    }
+
+    pub(crate) fn doorbells(&self) -> (&Doorbell, &Doorbell) {
+        (&self.bridge_doorbell, &self.peer_doorbell)
+    }
+
+    pub(crate) fn max_payload(&self) -> usize {
+        self.rings[RING_TO_PEER].max_payload()
+    }
+
+    /// Bytes of records that the peer has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.rings[RING_TO_PEER].occupancy()
+    }
+}
