@@ -122,6 +122,21 @@ def test_equality_copies_pickles_and_text() -> None:
         hash(quote)
 
 
+def test_values_that_fit_are_packed_at_once_and_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: Message, data: bytes | None = None) -> None:
+        raise AssertionError("the setters were used")
+
+    expected = _quote()
+    expected.bid = 2.5
+    monkeypatch.setattr(Message, "_allocate", slow)
+    packed = Quote(symbol="EUR/USD", sequence=7, timestamp_ns=11, bid=2.5, ask=1.5, volume=3.0)
+    assert packed == expected
+    assert packed.to_bytes() == expected.to_bytes()
+    monkeypatch.undo()
+    with pytest.raises(MessageError, match="field 'timestamp_ns': value out of range: value=-1"):
+        Quote(symbol="EUR/USD", timestamp_ns=-1)
+
+
 def test_views_need_whole_words() -> None:
     with pytest.raises(MessageError, match="len=12"):
         Views(bytearray(12))

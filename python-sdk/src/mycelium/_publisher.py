@@ -28,7 +28,7 @@ class Publisher(Generic[MessageT]):
         contract: The message class.
     """
 
-    __slots__ = ("_channel", "_count", "_fast_type", "_header", "_producer", "_size", "contract")
+    __slots__ = ("_channel", "_count", "_fast_type", "_header", "_producer", "_size", "_zeros", "contract")
 
     def __init__(self, channel: Channel, contract: type[MessageT]) -> None:
         self.contract = contract
@@ -41,8 +41,10 @@ class Publisher(Generic[MessageT]):
         self._header: int = kind.HEADER_WORD if fixed else 0
         # The short way copies whole words, so it is for payloads without padding behind them.
         self._fast_type = kind if fixed and self._size % 8 == 0 else None
+        self._zeros: Any = None
         if fixed:
             self._check_size(self._size)
+            self._zeros = memoryview(bytes(self._count * 8 - 8)).cast("Q")
 
     def _check_size(self, payload_len: int) -> None:
         largest = self._channel.max_payload
@@ -75,7 +77,9 @@ class Publisher(Generic[MessageT]):
             return
         start = message._word
         words = producer.words
-        words[word + 1 : next_word] = message._views.u64[start : start + self._count - 1]
+        payload = message._views.u64
+        # A payload in a ring or buffer has a header in front of it, so word 0 is only where a message owns its memory.
+        words[word + 1 : next_word] = payload[start : start + self._count - 1] if start else payload
         words[next_word] = 0
         words[word] = self._header
         producer.word = next_word
@@ -137,7 +141,7 @@ class Publisher(Generic[MessageT]):
         Raises:
             ChannelFull: No room in time (when the block is entered).
         """
-        if not is_fixed(self.contract):
+        if self._zeros is None:
             raise TypeError(f"no fixed layout: message={getattr(self.contract, 'NAME', '')}; use send()")
         return Reservation(self, timeout)
 
@@ -145,13 +149,14 @@ class Publisher(Generic[MessageT]):
 class Reservation(Generic[MessageT]):
     """Room in the ring for one message; see :meth:`Publisher.reserve`."""
 
-    __slots__ = ("_message", "_publisher", "_timeout", "_word")
+    __slots__ = ("_limit", "_message", "_publisher", "_timeout", "_word")
 
     def __init__(self, publisher: Publisher[MessageT], timeout: float | None) -> None:
         self._publisher = publisher
         self._timeout = timeout
         self._message: Any = None
         self._word = -1
+        self._limit = -1
 
     def __enter__(self) -> MessageT:
         publisher = self._publisher
@@ -160,14 +165,13 @@ class Reservation(Generic[MessageT]):
         word = producer.word
         if word + count > producer.limit:
             word = publisher._channel._claim(count, publisher._channel._deadline(self._timeout))
-        views = producer.views
-        start = word * 8 + 8
-        views.raw[start : start + count * 8 - 8] = bytes(count * 8 - 8)
+        producer.words[word + 1 : word + count] = publisher._zeros
+        self._limit = producer.limit
         producer.limit = -1  # Until the end of the block every other send takes the long way, which looks at this:
         publisher._channel._reserved = True
         self._word = word
         message: Any = _new(publisher.contract)
-        message._views = views
+        message._views = producer.views
         message._word = word + 1
         self._message = message
         return message  # type: ignore[no-any-return]  # built without its constructor
@@ -179,13 +183,26 @@ class Reservation(Generic[MessageT]):
         channel = publisher._channel
         self._message._views = STALE
         channel._reserved = False
-        if channel.closed:
+        if channel._closed:
             if kind is None:
                 raise ChannelClosed("channel was closed during a reservation; nothing was sent")
             return
-        if kind is None:
-            publisher._producer.commit(self._word, self._word + publisher._count, publisher._header)
-            if publisher._producer.limit < 0:
-                channel._flush(channel._deadline(self._timeout))
-        else:
-            publisher._producer.abort()
+        producer: Any = publisher._producer
+        producer.limit = self._limit
+        if kind is not None:
+            return
+        word = self._word
+        next_word = word + publisher._count
+        if next_word > self._limit:
+            producer.commit(word, next_word, publisher._header)
+            channel._flush(channel._deadline(self._timeout))
+            return
+        words = producer.words
+        words[next_word] = 0
+        words[word] = publisher._header
+        producer.word = next_word
+        producer.frames += 1
+        words[producer.tail_word] = producer.bias + (next_word << 3)
+        if words[producer.parked_word]:
+            words[producer.parked_word] = 0
+            producer.notify()

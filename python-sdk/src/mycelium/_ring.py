@@ -369,10 +369,6 @@ class Producer:
             words[self.parked_word] = 0
             self.notify()
 
-    def abort(self) -> None:
-        """Drops a claimed record: its header is still 0, so nothing has to be undone but a blocked :attr:`limit`."""
-        self._set_limit()
-
     def set_parked(self, parked: bool) -> None:
         """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""
         self.words[self._control + layout.RING_PRODUCER_PARKED_OFFSET // 8] = int(parked)

@@ -331,9 +331,6 @@ class StreamProducer:
         self.frames += 1
         self.byte_count += next_word * 8
 
-    def abort(self) -> None:
-        """Drops a claimed record; nothing was sent."""
-
     def close(self) -> None:
         """Releases the views."""
         self.views.release()

@@ -163,30 +163,36 @@ class Channel(ChannelCore):
         try:
             while True:
                 words, views = consumer.words, consumer.views
+                word, limit = consumer.word, consumer.limit
                 while True:
-                    word = consumer.word
                     entry = find(words[word])
                     if entry is None:
                         break
                     count, contract = entry
                     next_word = word + count
-                    if next_word < consumer.limit:
+                    if next_word < limit:
                         consumer.word = next_word
-                    elif consumer.cross(word, next_word) < 0:
-                        break
+                    else:
+                        next_word = consumer.cross(word, next_word)
+                        if next_word < 0:
+                            break
+                        limit = consumer.limit
                     message: Any = new(contract)
                     message._views = views
                     message._word = word + 1
                     self._current = message
                     taken += 1
                     yield message
-                    if self._current is message:
-                        message._views = STALE
-                    else:  # The loop's body has received by other means.
+                    if self._current is not message:  # The loop's body has gone on by other means.
                         self._release_current()
+                        break
+                    message._views = STALE
+                    word = next_word
                 consumer.frames += taken
                 taken = 0
                 self._current = None
+                if consumer.words[consumer.word] in self._fixed:
+                    continue
                 try:
                     dynamic = self._unusual(None)
                 except ChannelClosed:
