@@ -327,6 +327,53 @@ def test_frames_of_no_known_message_are_counted_and_warned_about_once(
     assert "topic_id=1002" in caplog.text
 
 
+def test_flags_of_a_later_version_are_ignored(bridge: BridgeDouble) -> None:
+    with bridge.connect() as channel:
+        bridge.send_frame(header_word(Quote.SIZE, Quote.TOPIC_ID, 0x4000), quote(5).to_bytes())
+        bridge.send(quote(6))
+        assert [channel.recv(timeout=30).sequence for _ in range(2)] == [5, 6]
+        assert channel.statistics().frames_skipped == 0
+
+
+def test_a_sender_that_never_waits_notices_a_hang_up(bridge: BridgeDouble) -> None:
+    channel = bridge.connect()
+    signals = channel.publisher(Signal)
+    bridge.hang_up()
+
+    def send_on() -> None:
+        while True:
+            try:
+                signals.send(signal(1), timeout=0)
+            except mycelium.ChannelFull:
+                continue
+
+    with pytest.raises(mycelium.PeerLost):
+        send_on()
+    channel.close()
+
+
+def test_a_shutdown_ends_the_wait_for_room_at_its_deadline(bridge: BridgeDouble) -> None:
+    channel = bridge.connect()
+    signals = channel.publisher(Signal)
+    bridge.pause_reading()
+    bridge.send_control(control.Shutdown(deadline_ms=1, reason="now"))
+
+    def send_on() -> None:
+        while True:
+            _look_for_control(channel)
+            signals.send(signal(1))
+
+    with pytest.raises(mycelium.ChannelClosed) as caught:
+        send_on()
+    assert caught.value.reason == "now"
+    channel.close(reason="x" * 500)
+
+
+def _look_for_control(channel: mycelium.Channel) -> None:
+    with pytest.raises((TimeoutError, mycelium.ChannelClosed)):
+        channel.recv(timeout=0)
+
+
 def test_a_dropped_frame_is_counted_and_warned_about(bridge: BridgeDouble, caplog: pytest.LogCaptureFixture) -> None:
     with bridge.connect() as channel:
         code = control.TopicReplyCode.WRONG_SIZE

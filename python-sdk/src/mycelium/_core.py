@@ -15,7 +15,7 @@ from ._batch import Batch
 from ._contracts import RawMessage, Registry
 from ._doorbell import SpinBudget, deadline_after
 from ._establish import establish
-from ._frame import FrameHeader, encode_frame, record_len
+from ._frame import FrameHeader, encode_frame, header_word, record_len
 from ._handshake import fallback_name
 from ._link import Link
 from ._message import STALE, Message
@@ -87,6 +87,7 @@ class ChannelCore:
         self.max_payload: int = made.link.max_payload
         self._spin = SpinBudget(welcome.spin_us if spin_us is None else spin_us)
         self._registry.forget_longer_than(welcome.max_payload)
+        self._largest_in: int = welcome.max_payload
         self._fixed = self._registry.fixed
 
     # ---- what the user holds
@@ -133,7 +134,14 @@ class ChannelCore:
         return self._unknown(word, header)
 
     def _unknown(self, word: int, header: FrameHeader) -> RawMessage | None:
+        """Takes a message without fixed layout, or skips what no known message has."""
         consumer = self._consumer
+        value = header_word(header.payload_len, header.topic_id, header.flags & layout.FLAG_ENCODING_MASK)
+        if value in self._fixed:
+            # A known message with flags of a later version, which are ignored: known from here on.
+            self._fixed[header_word(*header)] = self._fixed[value]
+            return None
+        consumer.cross(word, word + record_len(header.payload_len) // 8)
         contract = self._registry.dynamic.get(header.topic_id)
         message: RawMessage | None = None
         if contract is not None and header.encoding == contract.ENCODING:
@@ -153,7 +161,6 @@ class ChannelCore:
                     header.payload_len,
                     header.flags,
                 )
-        consumer.cross(word, word + record_len(header.payload_len) // 8)
         self._current = message
         return message
 
@@ -216,24 +223,34 @@ class ChannelCore:
                 return word
             if self._left_ms(deadline) != 0 and self._spin_for_room(count):
                 continue
-            self._drain_control()
-            if link.eof or link.writer.lost:
-                raise self._failure or PeerLost(f"bridge hung up: link={self.name} transport={self.transport}")
-            if self._failure is not None:
-                raise self._failure
-            left = self._left_ms(deadline)
-            if self._shutdown is not None:
-                ending = self._left_ms(self._shutdown_at)
-                if ending == 0:
-                    raise ChannelClosed("bridge is shutting down and takes nothing more", reason=self._shutdown.reason)
-                left = ending if left is None else min(left, ending or 0)
+            left = self._left_while_blocked(deadline)
             if left == 0:
-                self._drain_control()
                 text = f"no room in time: link={self.name} needed={count * 8} free={producer.free}"
                 raise ChannelFull(
                     f"{text}; send again later or enlarge ring_capacity", needed=count * 8, free=producer.free
                 )
             link.park_for_room(count, left)
+
+    def _left_while_blocked(self, deadline: int | None) -> float | None:
+        """Milliseconds that a blocked sender may go on waiting, once the socket has been looked at.
+
+        Raises:
+            PeerLost, LinkFailed: Nothing will ever be taken.
+            ChannelClosed: The time that the bridge's shutdown leaves is over.
+        """
+        link = self._link
+        self._handle_control(ahead=True)
+        if self._failure is not None:
+            raise self._failure
+        if link.eof or link.writer.lost:
+            raise PeerLost(f"bridge hung up: link={self.name} transport={self.transport}")
+        left = self._left_ms(deadline)
+        ending = self._left_ms(self._shutdown_at)
+        if self._shutdown is None or ending is None:
+            return left
+        if ending == 0:
+            raise ChannelClosed("bridge is shutting down and takes nothing more", reason=self._shutdown.reason)
+        return ending if left is None else min(left, ending)
 
     def _spin_for_room(self, count: int) -> bool:
         if self.transport != "shm":
@@ -249,8 +266,11 @@ class ChannelCore:
     def _flush(self, deadline: int | None) -> None:
         """Waits until the socket has taken the rest of a frame that it took in part (socket transport only)."""
         link = self._link
-        while link.writer.pending and not link.eof and self._left_ms(deadline) != 0:
-            link.park_for_room(0, self._left_ms(deadline))
+        while link.writer.pending:
+            left = self._left_while_blocked(deadline)
+            if left == 0:
+                return
+            link.park_for_room(0, left)
 
     # ---- control frames
 

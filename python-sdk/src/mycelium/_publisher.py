@@ -28,7 +28,17 @@ class Publisher(Generic[MessageT]):
         contract: The message class.
     """
 
-    __slots__ = ("_channel", "_count", "_fast_type", "_header", "_producer", "_size", "_zeros", "contract")
+    __slots__ = (
+        "_channel",
+        "_count",
+        "_fast_type",
+        "_header",
+        "_producer",
+        "_reservation",
+        "_size",
+        "_zeros",
+        "contract",
+    )
 
     def __init__(self, channel: Channel, contract: type[MessageT]) -> None:
         self.contract = contract
@@ -42,6 +52,7 @@ class Publisher(Generic[MessageT]):
         # The short way copies whole words, so it is for payloads without padding behind them.
         self._fast_type = kind if fixed and self._size % 8 == 0 else None
         self._zeros: Any = None
+        self._reservation: Reservation[MessageT] = Reservation(self)  # one is enough: only one can be open
         if fixed:
             self._check_size(self._size)
             self._zeros = memoryview(bytes(self._count * 8 - 8)).cast("Q")
@@ -143,7 +154,9 @@ class Publisher(Generic[MessageT]):
         """
         if self._zeros is None:
             raise TypeError(f"no fixed layout: message={getattr(self.contract, 'NAME', '')}; use send()")
-        return Reservation(self, timeout)
+        reservation = self._reservation
+        reservation._timeout = timeout
+        return reservation
 
 
 class Reservation(Generic[MessageT]):
@@ -151,9 +164,9 @@ class Reservation(Generic[MessageT]):
 
     __slots__ = ("_limit", "_message", "_publisher", "_timeout", "_word")
 
-    def __init__(self, publisher: Publisher[MessageT], timeout: float | None) -> None:
+    def __init__(self, publisher: Publisher[MessageT]) -> None:
         self._publisher = publisher
-        self._timeout = timeout
+        self._timeout: float | None = None
         self._message: Any = None
         self._word = -1
         self._limit = -1

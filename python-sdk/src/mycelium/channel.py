@@ -17,6 +17,7 @@ from ._batch import Batch, Run, find_run
 from ._core import ChannelCore, layout_digest
 from ._doorbell import deadline_after
 from ._frame import encode_frame
+from ._handshake import truncate
 from ._message import STALE
 from ._publisher import Publisher
 from .exceptions import ChannelClosed
@@ -28,6 +29,7 @@ __all__ = ["Channel", "Statistics"]
 
 _new = object.__new__
 _GOODBYE_NS = 1_000_000_000
+_REASON_LEN = 120
 MessageT = TypeVar("MessageT")
 
 
@@ -83,6 +85,7 @@ class Channel(ChannelCore):
         """
         for contract in contracts:
             self._registry.add(contract)
+            self._registry.forget_longer_than(self._largest_in)
             request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
             self._request(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
 
@@ -334,6 +337,9 @@ class Channel(ChannelCore):
 
         A message or batch in hand becomes stale and is *not* acknowledged: it goes to the successor. Going on,
         :meth:`acknowledge`, or leaving ``with channel`` without an exception acknowledges it.
+
+        Args:
+            reason: For the bridge's log; cut to 120 bytes.
         """
         if self._closed:
             return
@@ -343,7 +349,7 @@ class Channel(ChannelCore):
         try:
             link.acknowledge()
             if not link.eof:
-                goodbye = control.Goodbye(reason=reason)
+                goodbye = control.Goodbye(reason=truncate(reason, _REASON_LEN))
                 link.writer.write(encode_frame(control.Goodbye.TOPIC_ID, goodbye.to_bytes()))
                 link.writer.flush_until(time.monotonic_ns() + _GOODBYE_NS)
         finally:

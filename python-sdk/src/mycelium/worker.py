@@ -55,9 +55,11 @@ def connect(
         if not text.isdecimal():
             raise AddressError(
                 f"no bridge to connect to: MYCELIUM_FD={text!r}; start this program as a worker of a bridge, "
-                "or pass an address such as unix:/run/mycelium/bridge.sock",
+                "connect only once there, or pass an address such as unix:/run/mycelium/bridge.sock",
                 address=text,
             )
+        # The descriptor is used up: neither a second connect() nor a child process may take it again.
+        del os.environ["MYCELIUM_FD"]
         sock = _socket.adopt(int(text))
     else:
         sock = _socket.connect_unix(address, timeout)
