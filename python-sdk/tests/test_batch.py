@@ -161,6 +161,6 @@ def test_a_message_that_never_fits_is_refused_before_anything_is_sent(bridge: Br
 def test_a_run_ends_at_the_first_other_word(run: int, behind: int) -> None:
     words = [5, 1, 2] * run + [behind, 0, 0] + [5, 0, 0] * 400
     view = memoryview(bytearray(b"".join(word.to_bytes(8, "little") for word in words))).cast("Q")
-    assert find_run(view, 0, len(words), 3, 1024) == run
-    assert find_run(view, 0, len(words), 3, 10) == min(run, 10)
-    assert find_run(view, 0, run * 3, 3, 1024) == run
+    assert find_run(view, 5, 0, len(words), 3, 1024) == run
+    assert find_run(view, 5, 0, len(words), 3, 10) == min(run, 10)
+    assert find_run(view, 5, 0, run * 3, 3, 1024) == run

@@ -6,6 +6,7 @@ import os
 import signal as signals
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +90,27 @@ def test_a_killed_worker_leaves_the_message_in_its_hands_to_its_successor(make_b
             seen.append(channel.recv(timeout=30).sequence)
     assert seen == list(range(seen[0], 6))
     assert seen[0] <= 3
+
+
+def test_no_wakeup_is_lost_when_both_sides_sleep_between_messages(make_bridge: MakeBridge, transport: str) -> None:
+    bridge = make_bridge(transport=transport, spin_us=0)
+    process = start(bridge, str(ROOT / "examples" / "echo.py"))
+    wait_until(lambda: control.Advertise.TOPIC_ID in bridge.names(), "the publisher")
+    for number in range(1, 301):
+        bridge.send(quote(number))
+        assert bridge.take(Signal, 1)[0].quote_sequence == number
+    bridge.send_control(control.Shutdown(deadline_ms=10_000, reason="done"))
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_stream_through_small_rings_keeps_order_in_both_directions(make_bridge: MakeBridge, transport: str) -> None:
+    bridge = make_bridge(transport=transport, capacity=4096)
+    process = start(bridge, str(ROOT / "examples" / "echo.py"))
+    wait_until(lambda: control.Advertise.TOPIC_ID in bridge.names(), "the publisher")
+    sender = threading.Thread(target=lambda: [bridge.send(quote(number)) for number in range(1, 5001)])
+    sender.start()
+    answers = bridge.take(Signal, 5000)
+    sender.join()
+    assert [answer.quote_sequence for answer in answers] == list(range(1, 5001))
+    process.kill()
+    process.wait(PATIENCE_S)

@@ -37,19 +37,19 @@ class Run(NamedTuple):
     length: int
 
 
-def find_run(words: Any, word: int, end: int, count: int, limit: int) -> int:
-    """Counts how many records in a row have the same header word as the one at ``word``.
+def find_run(words: Any, header: int, word: int, end: int, count: int, limit: int) -> int:
+    """Counts how many records in a row have this header word, the first being the one at ``word``.
 
     The look widens step by step, so that it costs no more than a few times what it finds; comparing is done in C.
 
     Args:
         words: The 8-byte words.
-        word: Word of the first header, which is known to be good.
+        header: The header word, loaded once and known to be good.
+        word: Word of the first header.
         end: Word after the data area.
         count: Words of one record.
         limit: Most records to count.
     """
-    header = words[word]
     most = min((end - word) // count, limit)
     found, step = 1, 15
     while found < most:

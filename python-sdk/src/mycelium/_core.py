@@ -15,7 +15,7 @@ from ._batch import Batch
 from ._contracts import RawMessage, Registry
 from ._doorbell import SpinBudget, deadline_after
 from ._establish import establish
-from ._frame import FrameHeader, encode_frame, header_word, record_len
+from ._frame import FrameHeader, decode_control, encode_frame, header_word, record_len
 from ._handshake import fallback_name
 from ._link import Link
 from ._message import STALE, Message
@@ -289,7 +289,7 @@ class ChannelCore:
     def _on_control(self, header: FrameHeader, payload: bytes) -> None:
         topic_id = header.topic_id
         if topic_id == control.TopicReply.TOPIC_ID:
-            reply = control.TopicReply.from_bytes(payload)
+            reply = decode_control(control.TopicReply, payload)
             if reply.request:
                 self._replies[reply.request, reply.topic_id] = reply
                 return
@@ -300,10 +300,10 @@ class ChannelCore:
                     "bridge dropped a published frame: link=%s topic_id=%d %s", self.name, reply.topic_id, reply.reason
                 )
         elif topic_id == control.Shutdown.TOPIC_ID:
-            self._shutdown = control.Shutdown.from_bytes(payload)
+            self._shutdown = decode_control(control.Shutdown, payload)
             self._shutdown_at = time.monotonic_ns() + self._shutdown.deadline_ms * 1_000_000
         elif topic_id == control.LinkError.TOPIC_ID:
-            error = control.LinkError.from_bytes(payload)
+            error = decode_control(control.LinkError, payload)
             code = int(error.code)
             self._failure = LinkFailed(
                 f"bridge ended the link: link={self.name} code={code} {error.message}", code=code

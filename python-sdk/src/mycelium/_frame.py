@@ -7,15 +7,17 @@ little-endian: ``payload_len | topic_id << 32 | flags << 48``), the payload, and
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from . import _layout as layout
-from .exceptions import ProtocolError
+from ._message import Message
+from .exceptions import MessageError, ProtocolError
 
-__all__ = ["FrameDecoder", "FrameHeader", "encode_frame", "header_word", "parse_header", "record_len"]
+__all__ = ["FrameDecoder", "FrameHeader", "decode_control", "encode_frame", "header_word", "parse_header", "record_len"]
 
 _WORD = struct.Struct("<Q")
 CONTROL_PAYLOAD_MAX = 65536
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 class FrameHeader(NamedTuple):
@@ -54,6 +56,20 @@ def record_len(payload_len: int) -> int:
 def encode_frame(topic_id: int, payload: bytes, flags: int = 0) -> bytes:
     """Returns the whole frame as bytes."""
     return _WORD.pack(header_word(len(payload), topic_id, flags)) + payload + bytes(-len(payload) % 8)
+
+
+def decode_control(contract: type[MessageT], payload: bytes) -> MessageT:
+    """Reads a control frame's payload.
+
+    Raises:
+        ProtocolError: It does not have the layout that it should have.
+    """
+    try:
+        message = contract.from_bytes(payload)
+        message.validate()
+    except MessageError as error:
+        raise ProtocolError(f"control frame garbled: message={contract.NAME} {error}") from error
+    return message
 
 
 class FrameDecoder:

@@ -23,7 +23,7 @@ from ._control import (
     Welcome,
     WelcomeTransport,
 )
-from ._frame import FrameDecoder, FrameHeader, encode_frame
+from ._frame import FrameDecoder, FrameHeader, decode_control, encode_frame
 from .exceptions import ContractMismatch, HandshakeRefused, LinkFailed, ProtocolError, SchemaRefused
 
 __all__ = ["SEGMENT_FDS", "Handshake", "truncate"]
@@ -126,16 +126,16 @@ class Handshake:
 
     def _frame(self, header: FrameHeader, payload: bytes) -> None:
         if header.topic_id == Refused.TOPIC_ID:
-            raise self._refusal(Refused.from_bytes(payload))
+            raise self._refusal(decode_control(Refused, payload))
         if header.topic_id == LinkError.TOPIC_ID:
-            error = LinkError.from_bytes(payload)
+            error = decode_control(LinkError, payload)
             raise LinkFailed(f"bridge ended the link: code={int(error.code)} {error.message}", code=int(error.code))
         expected = Welcome if self.welcome is None else Settings
         if header.topic_id != expected.TOPIC_ID:
             text = f"handshake out of step: topic_id={header.topic_id}, expected={expected.TOPIC_ID} ({expected.NAME})"
             raise ProtocolError(text)
         if self.welcome is None:
-            self.welcome = self._checked(Welcome.from_bytes(payload))
+            self.welcome = self._checked(decode_control(Welcome, payload))
             return
         try:
             settings = json.loads(payload)

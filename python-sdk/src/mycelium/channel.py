@@ -257,11 +257,12 @@ class Channel(ChannelCore):
         first = word = consumer.word
         runs: list[Run] = []
         while limit and word < end:
-            entry = find(words[word])
+            header = words[word]
+            entry = find(header)
             if entry is None:
                 break
             count, contract = entry
-            length = find_run(words, word, end, count, limit)
+            length = find_run(words, header, word, end, count, limit)
             if word + count * length > end:
                 if not runs:
                     consumer.cross(word, word + count)  # hides an incomplete frame, or tells what is corrupt
