@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import select
 import socket
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from . import _ordering as ordering
 from ._control import FallbackCode, Fencing, Welcome, WelcomeTransport
 from ._doorbell import Doorbell
-from ._handshake import Handshake
+from ._handshake import Handshake, fallback_name
 from ._link import Link, ShmLink, StreamLink, close_fds
 from ._segment import Segment
 from ._socket import SocketWriter, receive_with_fds, wait_for
@@ -109,8 +108,7 @@ def establish(
     finally:
         close_fds(handshake.fds)
     if link.transport == "socket" and code not in (FallbackCode.NONE, FallbackCode.REQUESTED):
-        fields = json.dumps({"link": welcome.name, "code": code, "reason": reason})
-        _log.warning("falling back to the socket: %s", fields)
+        _log.warning("falling back to the socket: link=%s code=%s reason=%s", welcome.name, fallback_name(code), reason)
     return Established(link, welcome, settings, code, reason, Fencing(welcome.fencing).name.lower())
 
 
