@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 }
 
 fn golden() -> Contracts {
-    mycelium_contracts::load(root().join("tests/golden/types.yaml")).expect("a valid file")
+    mycelium_contracts::load(root().join("tests/golden/grammar.yaml")).expect("a valid file")
 }
 
 fn layout(contracts: &Contracts, message: &str) -> String {

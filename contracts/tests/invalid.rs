@@ -59,7 +59,7 @@ fn bytes_that_are_not_utf8_are_a_finding_with_their_line() {
 /// Cuts, doubles and garbles a valid file in many ways: there may be findings, but never a panic.
 #[test]
 fn no_garbled_file_panics() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/types.yaml");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/grammar.yaml");
     let original = fs::read(golden).expect("the golden file");
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = |below: usize| {

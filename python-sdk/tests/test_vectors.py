@@ -33,12 +33,12 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-golden = _load(CONTRACTS / "tests/golden/types.py")
+golden = _load(CONTRACTS / "tests/golden/grammar.py")
 
 SOURCES: list[tuple[Path, ModuleType]] = [
     (CONTRACTS / "vectors/bandit.json", messages),
     (CONTRACTS / "vectors/control.json", _control),
-    (CONTRACTS / "tests/golden/types.json", golden),
+    (CONTRACTS / "tests/golden/grammar.json", golden),
 ]
 
 

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 import builtins
 import enum
+import struct
 from typing import ClassVar, Final
 
-from ._message import DynamicMessage, Field, Message, read_bytes, read_text, rejected, unnamed, write_bytes, write_text
+from ._message import (
+    CANNOT_PACK,
+    DynamicMessage,
+    Field,
+    Message,
+    read_bytes,
+    read_text,
+    rejected,
+    unnamed,
+    write_bytes,
+    write_text,
+)
 
 _DIGEST: Final = bytes.fromhex("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d")
 
@@ -565,6 +577,9 @@ class Refused(Message):
         write_text(self, 66, 480, "message", value)
 
 
+_PACK_ATTACHED: Final = struct.Struct("<B1xHH6x240s4x").pack
+
+
 class Attached(Message):
     """The peer has mapped the segment, or says why it could not and goes on over the socket."""
 
@@ -592,6 +607,18 @@ class Attached(Message):
         fallback_code: FallbackCode = FallbackCode.NONE,
         fallback_reason: str = "",
     ) -> None:
+        try:
+            fallback_reason_utf8 = fallback_reason.encode()
+            if (
+                transport in _ATTACHED_TRANSPORT
+                and fallback_code in _FALLBACK_CODE
+                and len(fallback_reason_utf8) <= 240
+            ):
+                data = _PACK_ATTACHED(transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.transport = transport
         self.fallback_code = fallback_code
@@ -712,6 +739,9 @@ class Subscribe(Message):
         write_bytes(self, 2, 32, "layout_digest", value)
 
 
+_PACK_UNSUBSCRIBE: Final = struct.Struct("<H6x").pack
+
+
 class Unsubscribe(Message):
     """The peer wants no further frames of this topic; frames already routed still arrive.
 
@@ -736,6 +766,12 @@ class Unsubscribe(Message):
         *,
         topic_id: int = 0,
     ) -> None:
+        try:
+            data = _PACK_UNSUBSCRIBE(topic_id)
+            self._take(data)
+            return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.topic_id = topic_id
 
@@ -803,6 +839,9 @@ class Advertise(Message):
         write_bytes(self, 2, 32, "layout_digest", value)
 
 
+_PACK_TOPIC_REPLY: Final = struct.Struct("<HHHH6x240s2x").pack
+
+
 class TopicReply(Message):
     """The bridge's answer to Subscribe, Unsubscribe or Advertise, or (request 0) its word that it dropped a
     published frame.
@@ -834,6 +873,14 @@ class TopicReply(Message):
         code: TopicReplyCode = TopicReplyCode.OK,
         reason: str = "",
     ) -> None:
+        try:
+            reason_utf8 = reason.encode()
+            if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
+                data = _PACK_TOPIC_REPLY(request, topic_id, code, len(reason_utf8), reason_utf8)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.request = request
         self.topic_id = topic_id
@@ -898,6 +945,9 @@ class TopicReply(Message):
         write_text(self, 6, 240, "reason", value)
 
 
+_PACK_ACK: Final = struct.Struct("<Q").pack
+
+
 class Ack(Message):
     """Socket transport: the peer has released every frame up to here.
 
@@ -924,6 +974,12 @@ class Ack(Message):
         *,
         bytes: int = 0,
     ) -> None:
+        try:
+            data = _PACK_ACK(bytes)
+            self._take(data)
+            return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.bytes = bytes
 
@@ -941,6 +997,9 @@ class Ack(Message):
             self._views.u64[self._word] = value
         except (TypeError, ValueError):
             raise rejected(self, "bytes", value, "an integer from 0 to 18446744073709551615") from None
+
+
+_PACK_SHUTDOWN: Final = struct.Struct("<IH6x120s4x").pack
 
 
 class Shutdown(Message):
@@ -968,6 +1027,14 @@ class Shutdown(Message):
         deadline_ms: int = 0,
         reason: str = "",
     ) -> None:
+        try:
+            reason_utf8 = reason.encode()
+            if len(reason_utf8) <= 120:
+                data = _PACK_SHUTDOWN(deadline_ms, len(reason_utf8), reason_utf8)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.deadline_ms = deadline_ms
         self.reason = reason
@@ -994,6 +1061,9 @@ class Shutdown(Message):
         write_text(self, 4, 120, "reason", value)
 
 
+_PACK_GOODBYE: Final = struct.Struct("<H6x120s").pack
+
+
 class Goodbye(Message):
     """The peer closes on purpose."""
 
@@ -1015,6 +1085,14 @@ class Goodbye(Message):
         *,
         reason: str = "",
     ) -> None:
+        try:
+            reason_utf8 = reason.encode()
+            if len(reason_utf8) <= 120:
+                data = _PACK_GOODBYE(len(reason_utf8), reason_utf8)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.reason = reason
 
@@ -1026,6 +1104,9 @@ class Goodbye(Message):
     @reason.setter
     def reason(self, value: str) -> None:
         write_text(self, 0, 120, "reason", value)
+
+
+_PACK_LINK_ERROR: Final = struct.Struct("<HH6x480s6x").pack
 
 
 class LinkError(Message):
@@ -1053,6 +1134,14 @@ class LinkError(Message):
         code: LinkErrorCode,
         message: str = "",
     ) -> None:
+        try:
+            message_utf8 = message.encode()
+            if code in _LINK_ERROR_CODE and len(message_utf8) <= 480:
+                data = _PACK_LINK_ERROR(code, len(message_utf8), message_utf8)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
         self._allocate()
         self.code = code
         self.message = message

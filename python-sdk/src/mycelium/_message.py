@@ -134,6 +134,11 @@ STALE: Final = cast(Views, _Stale())
 
 _RELEASED: Final[Any] = _Released()
 
+_new_views: Final = Views.__new__
+
+CANNOT_PACK: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
+"""What packing raises for values that do not fit; the setters then say which one."""
+
 TRUTH: Final[dict[int, bool]] = {0: False, 1: True}
 
 
@@ -213,6 +218,15 @@ class Message:
         if data is not None:
             buffer[: self.SIZE] = data
         self._views = Views(buffer)
+        self._word = 0
+
+    def _take(self, data: bytes) -> None:
+        """Gives the message memory of its own that holds a packed payload, filled up to whole words."""
+        raw = memoryview(bytearray(data))
+        views = _new_views(Views)
+        views.raw = views.u8 = raw
+        views.u64 = raw.cast("Q")  # what a publisher copies
+        self._views = views
         self._word = 0
 
     def _clear(self) -> None:
@@ -366,7 +380,7 @@ def read_text(message: Message, offset: int, limit: int, name: str) -> str:
         raise _error(message, name, f"length out of range: length={length}, max={limit}; the sender is broken")
     start += _PREFIX
     try:
-        return str(views.raw[start : start + length], "utf-8")
+        return views.raw[start : start + length].tobytes().decode()
     except UnicodeDecodeError as failed:
         text = f"text is not UTF-8: valid_up_to={failed.start}; the sender is broken"
         raise _error(message, name, text) from None

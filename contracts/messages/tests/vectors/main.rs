@@ -6,9 +6,9 @@
 mod bandit;
 mod control;
 #[allow(dead_code, unreachable_pub, reason = "generated for a library")]
-#[path = "../../../tests/golden/types.rs"]
+#[path = "../../../tests/golden/grammar.rs"]
 mod golden;
-mod types;
+mod grammar;
 
 use mycelium_messages::message::{I128, U128, WireBool};
 use mycelium_messages::zerocopy::little_endian::{F32, F64, I16, I32, I64, U16, U32, U64};
@@ -244,8 +244,8 @@ fn control_frames_agree_with_their_vectors() {
 
 #[test]
 fn every_type_of_the_grammar_agrees_with_its_vectors() {
-    let text = include_str!("../../../tests/golden/types.json");
-    run_file(text, types::NAMES, types::run, golden::SCHEMA_DIGEST);
+    let text = include_str!("../../../tests/golden/grammar.json");
+    run_file(text, grammar::NAMES, grammar::run, golden::SCHEMA_DIGEST);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn accessors(contracts: &Contracts, field: &Field, name: &str, legal: &str) -> (
     };
     let truth = |value: bool| if value { "True" } else { "False" }.to_owned();
     match field.kind {
-        FieldType::Scalar(scalar) => number(field, name, legal, scalar, not_zero),
+        FieldType::Scalar(scalar) => number(field, name, legal, scalar),
         FieldType::Bool => member(
             "TRUTH",
             field,
@@ -161,32 +161,9 @@ fn statement(function: &str, arguments: &str) -> String {
     layout("        ", function, &arguments, "")
 }
 
-fn number(
-    field: &Field,
-    name: &str,
-    legal: &str,
-    scalar: Scalar,
-    not_zero: bool,
-) -> (String, String) {
+fn number(field: &Field, name: &str, legal: &str, scalar: Scalar) -> (String, String) {
     let cell = cell(field, scalar.name());
-    let (min, max) = bounds(field);
-    let bound = |bound: Number| match (scalar, bound) {
-        (Scalar::Int(_), Number::Int(value)) => value.to_string(),
-        (_, bound) => float(bound.as_f64()),
-    };
-    let mut test = match (min.map(bound), max.map(bound)) {
-        (None, None) => String::new(),
-        (Some(min), None) => format!("value >= {min}"),
-        (None, Some(max)) => format!("value <= {max}"),
-        (Some(min), Some(max)) => format!("{min} <= value <= {max}"),
-    };
-    if not_zero {
-        test.push_str(if test.is_empty() {
-            "value != 0"
-        } else {
-            " and value != 0"
-        });
-    }
+    let test = condition(field, scalar, "value");
     let value = if scalar == Scalar::F32 {
         "single(value)"
     } else {
@@ -210,6 +187,30 @@ fn number(
     (format!("        return {cell}\n"), setter)
 }
 
+/// What the rules ask of a number, as an expression; empty if nothing.
+pub(super) fn condition(field: &Field, scalar: Scalar, value: &str) -> String {
+    let (min, max) = bounds(field);
+    let bound = |bound: Number| match (scalar, bound) {
+        (Scalar::Int(_), Number::Int(value)) => value.to_string(),
+        (_, bound) => float(bound.as_f64()),
+    };
+    let range = match (min.map(bound), max.map(bound)) {
+        (None, None) => None,
+        (Some(min), None) => Some(format!("{value} >= {min}")),
+        (None, Some(max)) => Some(format!("{value} <= {max}")),
+        (Some(min), Some(max)) => Some(format!("{min} <= {value} <= {max}")),
+    };
+    let not_zero = field
+        .rules
+        .contains(&Rule::NotZero)
+        .then(|| format!("{value} != 0"));
+    range
+        .into_iter()
+        .chain(not_zero)
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
 fn tested(test: &str, cell: &str, value: &str, name: &str, legal: &str) -> String {
     format!(
         "        try:\n            if {test}:\n                {cell} = {value}\n                \
@@ -228,7 +229,7 @@ fn raise(indent: &str, function: &str, arguments: &[&str], tail: &str) -> String
 }
 
 /// A call on one line, or with its arguments on the next, or with one line per argument.
-fn layout(indent: &str, head: &str, arguments: &[&str], tail: &str) -> String {
+pub(super) fn layout(indent: &str, head: &str, arguments: &[&str], tail: &str) -> String {
     let joined = arguments.join(", ");
     let line = format!("{indent}{head}({joined}){tail}\n");
     if line.len() <= 121 {

@@ -3,6 +3,7 @@
 //! The text comes out as `ruff format` would write it at 120 columns.
 
 mod accessors;
+mod pack;
 mod types;
 
 use std::collections::BTreeSet;
@@ -71,7 +72,8 @@ fn head(contracts: &Contracts) -> String {
 }
 
 /// Names of the runtime that generated code may use, in the order in which ruff sorts them.
-const RUNTIME: [&str; 19] = [
+const RUNTIME: [&str; 20] = [
+    "CANNOT_PACK",
     "TRUTH",
     "DynamicMessage",
     "Field",
@@ -100,6 +102,9 @@ fn imports(contracts: &Contracts, runtime: &str, body: &str) -> String {
     }
     if !contracts.enums().is_empty() {
         text.push_str("import enum\n");
+    }
+    if body.contains("struct.Struct(") {
+        text.push_str("import struct\n");
     }
     if body.contains("Sequence[") {
         text.push_str("from collections.abc import Sequence\n");
@@ -218,7 +223,8 @@ fn digest(message: &Message) -> String {
 
 fn fixed(contracts: &Contracts, message: &Message) -> String {
     let size = message.wire_len.unwrap_or(0);
-    let mut text = class_head(message, "Message");
+    let mut text = pack::packer(message);
+    text.push_str(&class_head(message, "Message"));
     let word = u64::try_from(size).unwrap_or(0) | u64::from(message.topic_id) << 32;
     let _ = writeln!(text, "    SIZE: ClassVar[int] = {size}");
     let _ = writeln!(text, "    HEADER_WORD: ClassVar[int] = 0x{word:016X}");
@@ -320,7 +326,9 @@ fn constructor(contracts: &Contracts, message: &Message) -> String {
         }
         text.push_str(",\n");
     }
-    text.push_str("    ) -> None:\n        self._allocate()\n");
+    text.push_str("    ) -> None:\n");
+    text.push_str(&pack::attempt(contracts, message));
+    text.push_str("        self._allocate()\n");
     for field in &message.fields {
         let name = snake(&field.name);
         let _ = writeln!(text, "        self.{name} = {name}");
