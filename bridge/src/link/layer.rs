@@ -185,6 +185,11 @@ impl Shared {
         self.lock().control.clone()
     }
 
+    /// Which worker has the link, and which of its processes.
+    fn worker_of(&self, link: LinkId) -> Option<(usize, u64)> {
+        self.lock().links.get(&link)?.worker
+    }
+
     fn update(&self, link: LinkId, change: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.lock().links.get_mut(&link) {
             change(entry);
@@ -540,14 +545,7 @@ async fn serve_worker(
     let stream = FrameStream::new(socket)?;
     let greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
     serve_greeted(shared, greeted, terms, memory, notices, || {
-        if let (Some((worker, incarnation)), Some(control)) = (
-            shared
-                .lock()
-                .links
-                .get(&link)
-                .and_then(|entry| entry.worker),
-            shared.control(),
-        ) {
+        if let (Some((worker, incarnation)), Some(control)) = (shared.worker_of(link), shared.control()) {
             control.worker_attached(worker, incarnation);
         }
     })

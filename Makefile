@@ -1,0 +1,61 @@
+# make demo   sets everything up and replays real quotes through the bridge to two Python workers
+# make test   sets everything up and runs every check and every test
+# Both need cargo, a C linker, python3 with venv, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO ?= cargo
+export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
+
+.PHONY: help demo test test-rust test-python test-fallback lint check-contracts generate bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+# The SDK alone: what the demo needs. It has no dependencies.
+$(VENV)/.sdk: python-sdk/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable python-sdk
+	@touch $@
+
+# The SDK with its development tools: what the tests need.
+$(VENV)/.dev: $(VENV)/.sdk
+	$(BIN)/python -m pip install --quiet --editable 'python-sdk[dev]'
+	@touch $@
+
+demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memory and over the socket
+	$(CARGO) build --release --package mycelium-bridge
+	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
+
+test: lint check-contracts test-rust test-python test-fallback ## Run every check and every test
+
+lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff and mypy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+	cd python-sdk && ../$(BIN)/ruff format --check . && ../$(BIN)/ruff check . && ../$(BIN)/mypy
+
+check-contracts: ## Fail if generated files are stale
+	$(CARGO) run --quiet --package mycelium-contracts -- generate --check
+
+generate: ## Regenerate Rust, Python, documentation and vectors from the contracts
+	$(CARGO) run --quiet --package mycelium-contracts -- generate
+
+test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
+	$(CARGO) test
+
+test-python: $(VENV)/.dev ## All Python tests
+	cd python-sdk && ../$(BIN)/python -m pytest
+
+# The same scenarios where shared memory is not to be had, and where membarrier is not.
+test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
+	MYCELIUM_DISABLE=memfd $(CARGO) test --package mycelium-tests
+	MYCELIUM_DISABLE=membarrier $(CARGO) test --package mycelium-tests
+
+bench: ## Measure the transport against its baselines
+	$(CARGO) bench --package mycelium-benches
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf $(VENV)
