@@ -12,7 +12,7 @@ from builders import quote, signal
 from mycelium import _control as control
 from mycelium import _layout as layout
 from mycelium._batch import find_run
-from mycelium._frame import header_word
+from mycelium._frame import encode_frame, header_word
 from mycelium.messages import Quote, Signal
 
 RECORD = 8 + Quote.SIZE
@@ -51,6 +51,20 @@ def test_rows_are_tuples_in_field_order(bridge: BridgeDouble) -> None:
         assert rows == [tuple(message.to_dict().values()) for message in expected]
         assert signals == [("w", 3, 30, 0.5, 3 / 8, 1)]
         assert some == [(message.ask, message.sequence) for message in expected]
+
+
+def test_a_batch_as_bytes_is_its_frames(bridge: BridgeDouble) -> None:
+    with bridge.connect() as channel:
+        sent = [quote(1), signal(2), quote(3)]
+        for message in sent:
+            bridge.send(message)
+        received = b""
+        while len(received) < sum(8 + message.SIZE for message in sent):
+            with channel.recv_batch(timeout=30) as batch:
+                received += batch.to_bytes()
+        assert received == b"".join(encode_frame(message.TOPIC_ID, message.to_bytes()) for message in sent)
+        with pytest.raises(mycelium.StaleMessageError):
+            batch.to_bytes()
 
 
 def test_unknown_fields_are_named(bridge: BridgeDouble) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +103,11 @@ def test_everything_public_is_exported_and_documented() -> None:
     public = [name for name in vars(mycelium) if not name.startswith("_") and name not in ("channel", "worker")]
     assert sorted(public) == sorted(mycelium.__all__)
     assert _frame.__all__ == sorted(_frame.__all__)
+
+
+def test_the_package_imports_with_the_standard_library_alone() -> None:
+    source = Path(mycelium.__file__).resolve().parent.parent
+    script = f"import sys; sys.path.insert(0, {str(source)!r}); import mycelium; print(mycelium.Channel.__name__)"
+    # -S leaves site-packages out, -I everything that the environment adds.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("Channel", "")

@@ -339,9 +339,9 @@ pub struct ReplayReport {
     pub ask_sum: f64,
     /// Signals sent since the phase began.
     pub signals: u64,
-    /// CRC-32 over the payload bytes of all quotes in the order received.
+    /// CRC-32 over the frames (header and payload) of all quotes in the order received.
     pub quote_checksum: u32,
-    /// CRC-32 over the payload bytes of all signals in the order sent.
+    /// CRC-32 over the frames (header and payload) of all signals in the order sent.
     pub signal_checksum: u32,
     /// Number of the phase, from the mark.
     pub phase: u32,

@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._contracts import RawMessage
+from ._frame import encode_frame
+from ._layout import FLAG_ENCODING_SHIFT
 from ._message import STALE, Message, Views
 from ._rows import row_format
 from .exceptions import StaleMessageError
@@ -155,6 +157,20 @@ class Batch:
                 with raw[run.word * 8 : (run.word + run.stride * run.length) * 8] as records:
                     rows += unpack(records)
         return rows
+
+    def to_bytes(self) -> bytes:
+        """Returns a copy of all frames of the batch, headers included, in their order: for a checksum or a recording.
+
+        Raises:
+            StaleMessageError: The batch was released.
+        """
+        if self._channel is None:
+            raise StaleMessageError
+        if self._single is not None:
+            contract = self._single.contract
+            return encode_frame(contract.TOPIC_ID, self._single.payload, contract.ENCODING << FLAG_ENCODING_SHIFT)
+        raw = self._views.raw
+        return b"".join(raw[run.word * 8 : (run.word + run.stride * run.length) * 8] for run in self._runs)
 
     def release(self) -> None:
         """Makes the batch and its messages stale and lets its ring space go; may be called again."""

@@ -12,11 +12,12 @@ import enum
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
 
 from .exceptions import MessageError, StaleMessageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 if sys.byteorder != "little":
     raise ImportError("mycelium messages are little-endian in memory; this machine is big-endian")

@@ -594,7 +594,10 @@ class ReplayReport(Message):
 
     @property
     def quote_checksum(self) -> int:
-        """CRC-32 over the payload bytes of all quotes in the order received. An integer from 0 to 4294967295."""
+        """CRC-32 over the frames (header and payload) of all quotes in the order received.
+
+        An integer from 0 to 4294967295.
+        """
         return self._views.u32[(self._word << 1) + 18]
 
     @quote_checksum.setter
@@ -606,7 +609,10 @@ class ReplayReport(Message):
 
     @property
     def signal_checksum(self) -> int:
-        """CRC-32 over the payload bytes of all signals in the order sent. An integer from 0 to 4294967295."""
+        """CRC-32 over the frames (header and payload) of all signals in the order sent.
+
+        An integer from 0 to 4294967295.
+        """
         return self._views.u32[(self._word << 1) + 19]
 
     @signal_checksum.setter
