@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::pump::Pump;
-use super::session::{Notice, Session, SessionEnd};
+use super::session::{Notice, Session, SessionEnd, Surroundings};
 use crate::config::{BridgeConfig, Config, TransportMode, WorkerConfig};
 use crate::data_plane::{DataPlaneHandle, Stopped};
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
@@ -46,6 +46,8 @@ pub struct LinkStatus {
     pub epoch: u64,
     /// Why the last peer left, if it did not say goodbye.
     pub last_error: Option<String>,
+    /// Sends and receives that moved application frames over its socket; 0 over shared memory.
+    pub socket_calls: u64,
 }
 
 /// The links of a bridge, as other threads may look at them.
@@ -63,7 +65,7 @@ impl Registry {
             .links
             .values()
             .find(|entry| entry.status.name == name)
-            .map(|entry| entry.status.clone())
+            .map(|entry| entry.status())
     }
 
     /// All links, by number.
@@ -74,7 +76,7 @@ impl Registry {
             .lock()
             .links
             .values()
-            .map(|entry| entry.status.clone())
+            .map(|entry| entry.status())
             .collect();
         links.sort_by_key(|status| status.link);
         links
@@ -134,6 +136,25 @@ struct Entry {
     notices: Option<mpsc::UnboundedSender<Notice>>,
     /// Which worker, and which of its processes, so that it can be condemned.
     worker: Option<(usize, u64)>,
+    socket_calls: Arc<AtomicU64>,
+}
+
+impl Entry {
+    fn new(status: LinkStatus) -> Self {
+        Self {
+            status,
+            notices: None,
+            worker: None,
+            socket_calls: Arc::default(),
+        }
+    }
+
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            socket_calls: self.socket_calls.load(Ordering::Relaxed),
+            ..self.status.clone()
+        }
+    }
 }
 
 /// What a worker's link keeps across its processes.
@@ -169,20 +190,22 @@ impl Shared {
             fallback: None,
             epoch: 0,
             last_error: None,
+            socket_calls: 0,
         };
-        state.links.insert(
-            link,
-            Entry {
-                status,
-                notices: None,
-                worker: None,
-            },
-        );
+        state.links.insert(link, Entry::new(status));
         Ok(())
     }
 
     fn control(&self) -> Option<ControlHandle> {
         self.lock().control.clone()
+    }
+
+    fn socket_calls(&self, link: LinkId) -> Arc<AtomicU64> {
+        let state = self.lock();
+        state
+            .links
+            .get(&link)
+            .map_or_else(Arc::default, |entry| Arc::clone(&entry.socket_calls))
     }
 
     /// Which worker has the link, and which of its processes.
@@ -545,7 +568,9 @@ async fn serve_worker(
     let stream = FrameStream::new(socket)?;
     let greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
     serve_greeted(shared, greeted, terms, memory, notices, || {
-        if let (Some((worker, incarnation)), Some(control)) = (shared.worker_of(link), shared.control()) {
+        if let (Some((worker, incarnation)), Some(control)) =
+            (shared.worker_of(link), shared.control())
+        {
             control.worker_attached(worker, incarnation);
         }
     })
@@ -598,15 +623,14 @@ async fn open_session(
     } else {
         None
     };
-    let contracts = Arc::clone(&shared.contracts);
-    Ok(Session::new(
+    let surroundings = Surroundings {
         link,
-        shared.plane.clone(),
-        contracts,
+        plane: shared.plane.clone(),
+        contracts: Arc::clone(&shared.contracts),
         notices,
-        stream,
-        pump,
-    )?)
+        socket_calls: shared.socket_calls(link),
+    };
+    Ok(Session::new(surroundings, stream, pump)?)
 }
 
 /// The fencing between two threads of this process.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mycelium_contracts::Contracts;
@@ -63,11 +64,24 @@ enum Ready {
     Notice(Notice),
 }
 
-pub(crate) struct Session {
+/// What a session needs of the rest of the bridge.
+pub(crate) struct Surroundings {
     pub(crate) link: LinkId,
     pub(crate) plane: DataPlaneHandle,
     pub(crate) contracts: Arc<Contracts>,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
+    /// Counts the sends and receives of the pump, across the sessions of a link.
+    pub(crate) socket_calls: Arc<AtomicU64>,
+}
+
+pub(crate) struct Session {
+    link: LinkId,
+    plane: DataPlaneHandle,
+    contracts: Arc<Contracts>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    socket_calls: Arc<AtomicU64>,
+    /// What of the stream's traffic is in `socket_calls` already.
+    counted: u64,
     socket: AsyncFd<FrameStream>,
     pump: Option<Pump>,
     /// Another handle on the pump's doorbell, for the event loop.
@@ -80,13 +94,17 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(
-        link: LinkId,
-        plane: DataPlaneHandle,
-        contracts: Arc<Contracts>,
-        notices: mpsc::UnboundedReceiver<Notice>,
+        surroundings: Surroundings,
         stream: FrameStream,
         pump: Option<Pump>,
     ) -> io::Result<Self> {
+        let Surroundings {
+            link,
+            plane,
+            contracts,
+            notices,
+            socket_calls,
+        } = surroundings;
         let pump_doorbell = pump
             .as_ref()
             .map(|pump| watch(pump.doorbell().try_clone()?, Interest::READABLE))
@@ -97,6 +115,8 @@ impl Session {
             plane,
             contracts,
             notices,
+            socket_calls,
+            counted: 0,
             socket,
             pump,
             pump_doorbell,
@@ -124,6 +144,7 @@ impl Session {
             }
             self.flush()?;
             let unsent = self.socket.get_ref().unsent() > 0 && !self.peer_gone;
+            self.count_calls();
             if let Some(pump) = &mut self.pump {
                 pump.flush_wakeups();
                 // A socket that takes no more asks for frames again when it is writable.
@@ -142,6 +163,16 @@ impl Session {
                 Ready::Socket | Ready::Doorbell => {}
                 Ready::Notice(notice) => self.pass_on(notice)?,
             }
+        }
+    }
+
+    fn count_calls(&mut self) {
+        if self.pump.is_some() {
+            let traffic = self.socket.get_ref().traffic();
+            let calls = traffic.sends + traffic.receives;
+            self.socket_calls
+                .fetch_add(calls - self.counted, Ordering::Relaxed);
+            self.counted = calls;
         }
     }
 

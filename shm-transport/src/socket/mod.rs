@@ -5,4 +5,4 @@ mod buffer;
 mod stream;
 
 pub(crate) use stream::poll_timeout;
-pub use stream::{FillOutcome, FrameStream, StreamError};
+pub use stream::{FillOutcome, FrameStream, StreamError, Traffic};

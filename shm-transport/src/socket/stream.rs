@@ -71,6 +71,16 @@ pub struct FrameStream {
     send: Vec<u8>,
     sent: usize,
     fds: Vec<OwnedFd>,
+    traffic: Traffic,
+}
+
+/// System calls of a stream that moved something, each of which may have woken the other side or been woken by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Receives that brought data.
+    pub receives: u64,
+    /// Sends that took data.
+    pub sends: u64,
 }
 
 impl FrameStream {
@@ -88,6 +98,7 @@ impl FrameStream {
             send: Vec::new(),
             sent: 0,
             fds: Vec::new(),
+            traffic: Traffic::default(),
         })
     }
 
@@ -109,6 +120,7 @@ impl FrameStream {
                 Ok(0) => return Ok(FillOutcome::HangUp),
                 Ok(count) => {
                     self.receive.filled(count);
+                    self.traffic.receives += 1;
                     return Ok(FillOutcome::Data(count));
                 }
                 Err(Errno::EAGAIN) => return Ok(FillOutcome::WouldBlock),
@@ -187,6 +199,12 @@ impl FrameStream {
         );
     }
 
+    /// What moved so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     /// Bytes that are queued and not sent.
     #[must_use]
     pub fn unsent(&self) -> usize {
@@ -202,7 +220,10 @@ impl FrameStream {
         while self.unsent() > 0 {
             match self.send_now(&self.send[self.sent..], &[])? {
                 0 => return Ok(false),
-                count => self.sent += count,
+                count => {
+                    self.sent += count;
+                    self.traffic.sends += 1;
+                }
             }
         }
         self.send.clear();
