@@ -1,4 +1,4 @@
-//! The command line: `run` and `check`.
+//! The command line: `run`, `check` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use mycelium_bridge::config::{Config, ConfigError};
 use mycelium_bridge::logging::LogFormat;
 
+mod demo;
 mod run;
 
 /// Exit code of a failure while running.
@@ -38,6 +39,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Replay real quotes to two Python workers over shared memory and over the socket, kill one, and verify everything.
+    Demo(demo::DemoArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,6 +60,7 @@ pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config } => check(&config),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }
 
