@@ -11,11 +11,16 @@ use crate::ring::{Fencing, Frame};
 use crate::segment::Segment;
 use crate::wakeup::Doorbell;
 
+/// Longest time for which a caller that polls does not look at the control socket.
+const CONTROL_INTERVAL: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub(super) struct ShmData {
     ends: LinkEnds,
     /// Whether a frame was handed out that the next call passes.
     handed_out: bool,
+    /// When a call that found nothing last looked at the control socket.
+    control_seen: Instant,
 }
 
 impl ShmData {
@@ -35,6 +40,7 @@ impl ShmData {
         Ok(Self {
             ends,
             handed_out: false,
+            control_seen: Instant::now(),
         })
     }
 
@@ -133,10 +139,31 @@ impl ShmData {
                 .wait(&mut core.spin, what, until, Some(core.stream.as_fd()))?
             {
                 Waited::Ready => return Ok(true),
-                Waited::TimedOut => return Ok(false),
+                Waited::TimedOut if core.end.is_some() || !self.control_is_due() => {
+                    return Ok(false);
+                }
+                Waited::TimedOut => {
+                    core.read_control()?;
+                    if core.end.is_none() {
+                        return Ok(false);
+                    }
+                    // Something may have been committed between the look into the ring and the word of the end.
+                }
                 Waited::Interrupted => core.read_control()?,
             }
         }
+    }
+}
+
+impl ShmData {
+    /// Whether the control socket was not looked at for a while. One who polls and never sleeps has to look, too, but
+    /// not with a system call every time.
+    fn control_is_due(&mut self) -> bool {
+        let due = self.control_seen.elapsed() >= CONTROL_INTERVAL;
+        if due {
+            self.control_seen = Instant::now();
+        }
+        due
     }
 }
 

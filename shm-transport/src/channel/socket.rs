@@ -14,9 +14,6 @@ use crate::layout::SOCKET_ACK_DELAY_MS;
 use crate::ring::Frame;
 use crate::socket::{FillOutcome, StreamError, poll_timeout};
 
-/// Bytes that may wait in the send queue before a publisher has to wait for room.
-const SEND_QUEUE_MAX: usize = 64 * 1024;
-
 #[derive(Debug)]
 pub(super) struct SocketData {
     max_payload: u32,
@@ -55,18 +52,20 @@ impl SocketData {
         }
         let start = Instant::now();
         let deadline = timeout.map(|timeout| start + timeout);
-        while core.stream.unsent() > SEND_QUEUE_MAX && !core.flush()? {
-            let room = core.wait_for(PollFlags::POLLOUT, deadline)?;
-            if !room && core.stream.unsent() > SEND_QUEUE_MAX {
-                return Err(ChannelError::Full {
-                    payload_len,
-                    waited_ms: start.elapsed().as_millis(),
-                });
-            }
+        let full = || ChannelError::Full {
+            payload_len,
+            waited_ms: start.elapsed().as_millis(),
+        };
+        // Nobody sends for an idle publisher, so nothing whole may stay behind in the queue: what an earlier call left
+        // goes first, and a frame of which the socket takes nothing is taken back.
+        if !core.flush_before(deadline)? {
+            return Err(full());
         }
         self.queue_ack(core);
         core.stream.queue_frame(frame);
-        core.flush()?;
+        if !core.flush_before(deadline)? && core.stream.take_back(frame.header().record_len()) {
+            return Err(full());
+        }
         Ok(())
     }
 
@@ -81,9 +80,7 @@ impl SocketData {
             if self.next_frame(core)? {
                 return Ok(true);
             }
-            if core.stream.unsent() > 0 {
-                core.flush()?;
-            }
+            core.flush_while_reading()?;
             match core.fill()? {
                 FillOutcome::Data(_) => continue,
                 FillOutcome::HangUp => {
@@ -112,7 +109,7 @@ impl SocketData {
                 return Ok(());
             }
             self.acknowledge_all(core);
-            core.flush()?;
+            core.flush_while_reading()?;
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return Ok(());
             }
@@ -150,7 +147,7 @@ impl SocketData {
             self.handed_out = 0;
             if self.released - self.acknowledged >= self.ack_window.into() {
                 self.queue_ack(core);
-                core.flush()?;
+                core.flush_while_reading()?;
             }
         }
         Ok(())
@@ -202,6 +199,25 @@ impl Core {
 
     fn flush(&mut self) -> Result<bool, ChannelError> {
         self.stream.flush().map_err(stream_error)
+    }
+
+    /// Sends the whole queue; false if the deadline passed before.
+    fn flush_before(&mut self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
+        while !self.flush()? {
+            if !self.wait_for(PollFlags::POLLOUT, deadline)? {
+                return self.flush();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what the socket takes. A bridge that has gone does not want it any more, but what it sent before is still
+    /// to be read; the end of the stream says the rest.
+    fn flush_while_reading(&mut self) -> Result<(), ChannelError> {
+        match self.stream.flush() {
+            Ok(_) | Err(StreamError::HangUp) => Ok(()),
+            Err(error) => Err(stream_error(error)),
+        }
     }
 
     pub(super) fn flush_until(&mut self, deadline: Instant) -> Result<(), ChannelError> {

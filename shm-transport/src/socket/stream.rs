@@ -205,6 +205,15 @@ impl FrameStream {
         self.traffic
     }
 
+    /// Takes the frame that was queued last back, given its length in the stream; false if a part of it is sent.
+    pub(crate) fn take_back(&mut self, record_len: usize) -> bool {
+        let whole = self.unsent() >= record_len;
+        if whole {
+            self.send.truncate(self.send.len() - record_len);
+        }
+        whole
+    }
+
     /// Bytes that are queued and not sent.
     #[must_use]
     pub fn unsent(&self) -> usize {
