@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mycelium_contracts::Contracts;
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
@@ -28,6 +28,11 @@ use crate::listen::{NotAllowed, PeerCredentials};
 use crate::router::{Rejection, RouterEvent};
 use crate::routes::LinkId;
 use crate::worker::Outcome;
+
+/// How long a client that asks for a taken name waits for its holder to leave.
+const NAME_GRACE: Duration = Duration::from_millis(250);
+/// How often it looks meanwhile.
+const NAME_RETRY: Duration = Duration::from_millis(5);
 
 /// What is known of one link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -728,7 +733,7 @@ async fn serve_client(
         .into());
     }
     let pid = u32::try_from(credentials.pid).ok();
-    if let Err(error) = shared.take_name(link, &name, pid) {
+    if let Err(error) = take_name_soon(shared, link, &name, pid).await {
         return Err(refused(
             &mut greeted.stream,
             RefusedCode::NAME_TAKEN,
@@ -747,6 +752,23 @@ async fn serve_client(
     shared.lock().links.remove(&link);
     let _ = shared.plane.drain(link).await;
     served
+}
+
+/// Takes a name, also one whose holder has just left: the hang-up and the next connection of a client that starts again
+/// arrive on different sockets, so the new one may be seen first.
+async fn take_name_soon(
+    shared: &Shared,
+    link: LinkId,
+    name: &str,
+    pid: Option<u32>,
+) -> Result<(), NameTaken> {
+    let give_up = Instant::now() + NAME_GRACE;
+    loop {
+        match shared.take_name(link, name, pid) {
+            Err(_) if Instant::now() < give_up => tokio::time::sleep(NAME_RETRY).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn serve_named_client(
