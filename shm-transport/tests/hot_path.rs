@@ -1,0 +1,121 @@
+//! The hot path of the ring, publish and read, allocates nothing and makes no system call.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use shm_transport::frame::FrameHeader;
+use shm_transport::ring::{Consumer, Fencing, Producer, RingMemory};
+
+const HANDOVERS: u64 = 100_000;
+const TOPIC: u16 = 1001;
+/// Exit code of a child whose kernel has no seccomp.
+const NO_SECCOMP: i32 = 77;
+
+/// Counts the allocations of each thread on its own, so that the test harness does not disturb.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed on unchanged to the system allocator; the counter is a plain thread-local cell that
+// itself needs no allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn ends(fencing: Fencing) -> (Producer, Consumer) {
+    let memory = RingMemory::heap(4096).expect("heap ring");
+    let mut producer = Producer::attach(memory.clone()).expect("producer");
+    let mut consumer = Consumer::attach(memory).expect("consumer");
+    producer.set_fencing(fencing);
+    consumer.set_fencing(fencing);
+    (producer, consumer)
+}
+
+/// Publishes and reads frames of several lengths, many times round the ring; returns how many came out as they went in.
+fn hand_over(producer: &mut Producer, consumer: &mut Consumer) -> u64 {
+    let source = [0x5A_u8; 96];
+    let mut good = 0;
+    for number in 0..HANDOVERS {
+        let len = 8 + (number % 89) as usize;
+        let header = FrameHeader::new(TOPIC, len as u32);
+        let pushed = producer.try_push(header, &source[..len]).is_ok();
+        let nobody_sleeps = !producer.wakeup_due();
+        if let Ok(Some(guard)) = consumer.try_read() {
+            good += u64::from(guard.frame().header() == header && pushed && nobody_sleeps);
+        }
+        good -= u64::from(consumer.wakeup_due());
+    }
+    good
+}
+
+#[test]
+fn publish_and_read_allocate_nothing() {
+    let (mut producer, mut consumer) = ends(Fencing::Asymmetric);
+    let before = ALLOCATIONS.with(Cell::get);
+    let good = hand_over(&mut producer, &mut consumer);
+    let after = ALLOCATIONS.with(Cell::get);
+    assert_eq!((good, after - before), (HANDOVERS, 0));
+    drop(std::hint::black_box(Box::new(1_u8)));
+    assert!(ALLOCATIONS.with(Cell::get) > after, "the counter counts");
+}
+
+/// Forks a child that may only read, write and exit while it runs `work`, and returns how it ended.
+fn run_without_system_calls(work: impl FnOnce() -> bool) -> WaitStatus {
+    // SAFETY: the child calls nothing but `prctl`, the work, which uses memory that exists already, and `exit`.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => waitpid(child, None).expect("waitpid"),
+        ForkResult::Child => {
+            // SAFETY: these calls take integers only. From the first on the kernel kills the child at any other system
+            // call than read, write, exit and sigreturn; so it ends with `exit` itself instead of `exit_group`.
+            unsafe {
+                let strict = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT, 0, 0, 0);
+                let code = match strict {
+                    0 => i32::from(!work()),
+                    _ => NO_SECCOMP,
+                };
+                libc::syscall(libc::SYS_exit, code);
+            }
+            unreachable!("exit does not return");
+        }
+    }
+}
+
+#[test]
+fn publish_and_read_make_no_system_call() {
+    let caught = run_without_system_calls(|| nix::unistd::getppid().as_raw() > 0);
+    if matches!(caught, WaitStatus::Exited(_, NO_SECCOMP)) {
+        // This kernel cannot tell.
+        return;
+    }
+    assert!(
+        matches!(caught, WaitStatus::Signaled(_, Signal::SIGKILL, _)),
+        "the guard lets a system call pass: {caught:?}"
+    );
+    for fencing in [Fencing::Asymmetric, Fencing::Fenced] {
+        let (mut producer, mut consumer) = ends(fencing);
+        let ended =
+            run_without_system_calls(|| hand_over(&mut producer, &mut consumer) == HANDOVERS);
+        assert!(
+            matches!(ended, WaitStatus::Exited(_, 0)),
+            "{fencing:?}: {ended:?}"
+        );
+    }
+}
