@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from mycelium.messages import Side
-from replay import Decision, Row, main
+import operator
 
-WEIGHT = 2 / (512 + 1)
+from mycelium.messages import Side
+from replay import Decision, main
+
+WEIGHT = 2 / (256 + 1)
 # Enter at this many standard deviations from the mean, leave when back within the second number of them.
-ENTER = 2.5
+ENTER = 2.0
 LEAVE = 0.5
 
 
 class MeanReversion:
-    """Exponentially weighted mean and variance of the mid price over 512 quotes."""
+    """Exponentially weighted mean and variance of the price over 256 quotes."""
 
     def __init__(self) -> None:
         self._mean = 0.0
         self._variance = 0.0
         self._side = Side.HOLD
 
-    def decide(self, rows: list[Row], *, every: bool) -> list[Decision]:
-        """Returns BUY, SELL or HOLD when that changes, or for every quote."""
+    def decide(self, bids: list[float], asks: list[float], *, every: bool) -> list[Decision]:
+        """Returns BUY, SELL or HOLD where that changes, or for every quote."""
         decisions: list[Decision] = []
         mean, variance, side = self._mean, self._variance, self._side
         if not mean:
-            mean = (rows[0][2] + rows[0][3]) / 2
+            mean = bids[0] + asks[0]
         enter, leave = ENTER * ENTER, LEAVE * LEAVE
-        for sequence, timestamp_ns, bid, ask in rows:
-            mid = (bid + ask) / 2
-            distance = mid - mean
+        # Twice the mid price serves as well: only proportions matter.
+        for index, price in enumerate(map(operator.add, bids, asks)):
+            distance = price - mean
             # Squares are compared, which saves a root per quote.
             square = distance * distance
             now = side
@@ -41,7 +43,7 @@ class MeanReversion:
             if now is not side or every:
                 side = now
                 strength = min(1.0, square / (4 * enter * variance)) if variance else 0.0
-                decisions.append((sequence, timestamp_ns, mid, side, strength))
+                decisions.append(Decision(index, side, strength))
         self._mean, self._variance, self._side = mean, variance, side
         return decisions
 

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from mycelium.messages import Side
-from replay import Decision, Row, main
+import operator
 
-FAST = 2 / (32 + 1)
-SLOW = 2 / (256 + 1)
-# The averages have to be apart by this much of the price, so that noise does not flip the side back and forth.
-BAND = 2e-5
+from mycelium.messages import Side
+from replay import Decision, main
+
+FAST = 2 / (16 + 1)
+SLOW = 2 / (128 + 1)
+# The averages have to be apart by this part of the price, so that noise does not flip the side back and forth.
+BAND = 1e-5
 
 
 class Momentum:
-    """Two exponential moving averages, of 32 and 256 quotes."""
+    """Two exponential moving averages, of 16 and 128 quotes."""
 
     def __init__(self) -> None:
         self._fast = 0.0
         self._slow = 0.0
         self._side = Side.HOLD
 
-    def decide(self, rows: list[Row], *, every: bool) -> list[Decision]:
-        """Returns BUY, SELL or HOLD when that changes, or for every quote."""
+    def decide(self, bids: list[float], asks: list[float], *, every: bool) -> list[Decision]:
+        """Returns BUY, SELL or HOLD where that changes, or for every quote."""
         decisions: list[Decision] = []
         fast, slow, side = self._fast, self._slow, self._side
         if not slow:
-            fast = slow = (rows[0][2] + rows[0][3]) / 2
-        for sequence, timestamp_ns, bid, ask in rows:
-            mid = (bid + ask) / 2
-            fast += FAST * (mid - fast)
-            slow += SLOW * (mid - slow)
-            gap = fast - slow
-            band = BAND * mid
-            now = Side.BUY if gap > band else Side.SELL if gap < -band else Side.HOLD
+            fast = slow = bids[0] + asks[0]
+        buy, sell, hold = Side.BUY, Side.SELL, Side.HOLD
+        # Twice the mid price serves as well: only proportions matter.
+        for index, price in enumerate(map(operator.add, bids, asks)):
+            fast += FAST * (price - fast)
+            slow += SLOW * (price - slow)
+            now = buy if fast > slow * (1 + BAND) else sell if fast < slow * (1 - BAND) else hold
             if now is not side or every:
                 side = now
-                strength = min(1.0, abs(gap) / (4 * band))
-                decisions.append((sequence, timestamp_ns, mid, side, strength))
+                strength = min(1.0, abs(fast / slow - 1) / (4 * BAND))
+                decisions.append(Decision(index, side, strength))
         self._fast, self._slow, self._side = fast, slow, side
         return decisions
 

@@ -13,30 +13,33 @@ import logging
 import operator
 import sys
 import zlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mycelium
 from mycelium.messages import Action, Mode, Quote, ReplayMark, ReplayReport, Side, Signal
 
-__all__ = ["Decision", "Row", "Strategy", "main"]
+__all__ = ["Decision", "Strategy", "main"]
 
-Row = tuple[int, int, float, float]
-"""sequence, timestamp_ns, bid, ask: the columns that a strategy needs."""
 
-Decision = tuple[int, int, float, Side, float]
-"""quote_sequence, quote_timestamp_ns, price, side, strength."""
+class Decision(NamedTuple):
+    """What a strategy concludes from one quote.
 
-_COLUMNS = ("sequence", "timestamp_ns", "bid", "ask")
-_sequence_of = operator.itemgetter(0)
-_bid_of = operator.itemgetter(2)
-_ask_of = operator.itemgetter(3)
+    Attributes:
+        at: Which of the quotes that were handed over.
+        side: What to do.
+        strength: Conviction from 0 to 1.
+    """
+
+    at: int
+    side: Side
+    strength: float
 
 
 class Strategy(Protocol):
     """What a strategy has to offer."""
 
-    def decide(self, rows: list[Row], *, every: bool) -> list[Decision]:
-        """Takes quotes in their order and returns its decisions: on ``every`` quote, or only when the side changes."""
+    def decide(self, bids: list[float], asks: list[float], *, every: bool) -> list[Decision]:
+        """Takes quotes in their order and returns its decisions: on ``every`` quote, or only where the side changes."""
         ...
 
 
@@ -54,15 +57,14 @@ class Audit:
         self.signal_checksum = 0
         self._expected = 1
 
-    def add(self, rows: list[Row], frames: bytes) -> None:
+    def add(self, sequences: list[int], bids: list[float], asks: list[float], frames: bytes) -> None:
         """Adds quotes in the order received, and the bytes of their frames."""
-        self.quotes += len(rows)
+        self.quotes += len(sequences)
         self.quote_checksum = zlib.crc32(frames, self.quote_checksum)
         # One addition after the other, as the publisher does it: the order matters for a float sum.
-        self.bid_sum = functools.reduce(operator.add, map(_bid_of, rows), self.bid_sum)
-        self.ask_sum = functools.reduce(operator.add, map(_ask_of, rows), self.ask_sum)
-        sequences = list(map(_sequence_of, rows))
-        following = self._expected + len(rows)
+        self.bid_sum = functools.reduce(operator.add, bids, self.bid_sum)
+        self.ask_sum = functools.reduce(operator.add, asks, self.ask_sum)
+        following = self._expected + len(sequences)
         if sequences != list(range(self._expected, following)):
             for before, sequence in itertools.pairwise([self._expected - 1, *sequences]):
                 self.out_of_order += sequence <= before
@@ -93,45 +95,47 @@ class ReplayWorker:
                 if self._mode is Mode.STREAM:
                     self._take_batch()
                 else:
-                    self._take_one()
+                    self._take(self._channel.recv())
         except mycelium.ChannelClosed:
             pass
 
     def _take_batch(self) -> None:
-        """Many quotes at once: as rows, which costs a fraction of an object per quote."""
+        """Takes many quotes at once: as columns, which costs a fraction of an object per quote."""
         with self._channel.recv_batch(limit=2048) as batch:
-            rows = batch.rows(Quote, *_COLUMNS)
-            if len(rows) == len(batch):
-                self._take_rows(rows, batch.to_bytes())
-            else:
+            sequences = batch.column(Quote, "sequence")
+            if len(sequences) < len(batch):  # A mark is among them: what comes before it belongs to another phase.
                 for message in batch:
                     self._take(message)
-
-    def _take_one(self) -> None:
-        """One quote at a time, with the shortest way to the answer."""
-        self._take(self._channel.recv())
+                return
+            bids, asks = batch.column(Quote, "bid"), batch.column(Quote, "ask")
+            decisions = self._strategy.decide(bids, asks, every=False)
+            if decisions:
+                times = batch.column(Quote, "timestamp_ns")
+                for decision in decisions:
+                    at = decision.at
+                    self._send(decision, sequences[at], times[at], (bids[at] + asks[at]) / 2)
+            self._audit.add(sequences, bids, asks, batch.to_bytes())
 
     def _take(self, message: object) -> None:
+        """Takes one message, with the shortest way to the answer."""
         if isinstance(message, Quote):
-            row = (message.sequence, message.timestamp_ns, message.bid, message.ask)
-            for decision in self._strategy.decide([row], every=self._mode is not Mode.STREAM):
-                self._send(decision)
-            self._audit.add([row], Quote.HEADER_WORD.to_bytes(8, "little") + message.to_bytes())
+            bid, ask = message.bid, message.ask
+            for decision in self._strategy.decide([bid], [ask], every=self._mode is not Mode.STREAM):
+                self._send(decision, message.sequence, message.timestamp_ns, (bid + ask) / 2)
+            self._audit.add([message.sequence], [bid], [ask], _frame(message))
         elif isinstance(message, ReplayMark):
             self._on_mark(message)
 
-    def _take_rows(self, rows: list[Row], frames: bytes) -> None:
-        for decision in self._strategy.decide(rows, every=False):
-            self._send(decision)
-        self._audit.add(rows, frames)
-
-    def _send(self, decision: Decision) -> None:
+    def _send(self, decision: Decision, sequence: int, timestamp_ns: int, price: float) -> None:
         signal = self._signal
-        signal.quote_sequence, signal.quote_timestamp_ns, signal.price, signal.side, signal.strength = decision
+        signal.quote_sequence = sequence
+        signal.quote_timestamp_ns = timestamp_ns
+        signal.price = price
+        signal.side = decision.side
+        signal.strength = decision.strength
         self._signals.send(signal)
         self._audit.signals += 1
-        frame = Signal.HEADER_WORD.to_bytes(8, "little") + signal.to_bytes()
-        self._audit.signal_checksum = zlib.crc32(frame, self._audit.signal_checksum)
+        self._audit.signal_checksum = zlib.crc32(_frame(signal), self._audit.signal_checksum)
 
     def _on_mark(self, mark: ReplayMark) -> None:
         takes_part = mark.worker in ("", self._name)
@@ -159,6 +163,10 @@ class ReplayWorker:
         if mark.action is Action.END:
             self._mode = Mode.STREAM
         self._reports.send(report)
+
+
+def _frame(message: Quote | Signal) -> bytes:
+    return message.HEADER_WORD.to_bytes(8, "little") + message.to_bytes()
 
 
 def main(strategy: Strategy) -> None:

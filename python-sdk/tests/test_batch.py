@@ -53,6 +53,29 @@ def test_rows_are_tuples_in_field_order(bridge: BridgeDouble) -> None:
         assert some == [(message.ask, message.sequence) for message in expected]
 
 
+def test_a_column_has_one_number_of_every_message_of_a_class(bridge: BridgeDouble) -> None:
+    with bridge.connect() as channel:
+        for message in (quote(1), quote(2), signal(3), quote(4)):
+            bridge.send(message)
+        sequences: list[int] = []
+        asks: list[float] = []
+        sides: list[int] = []
+        while len(sequences) + len(sides) < 4:
+            with channel.recv_batch(timeout=30) as batch:
+                sequences += batch.column(Quote, "sequence")
+                asks += batch.column(Quote, "ask")
+                sides += batch.column(Signal, "side")
+                with pytest.raises(TypeError, match="no such field: message=Quote field=price, legal: symbol,"):
+                    batch.column(Quote, "price")
+                with pytest.raises(TypeError, match=r"no column of this kind: field=symbol kind=String\(16\)"):
+                    batch.column(Quote, "symbol")
+        assert sequences == [1, 2, 4]
+        assert asks == [quote(number).ask for number in (1, 2, 4)]
+        assert sides == [signal(3).side]
+        with pytest.raises(mycelium.StaleMessageError):
+            batch.column(Quote, "ask")
+
+
 def test_a_batch_as_bytes_is_its_frames(bridge: BridgeDouble) -> None:
     with bridge.connect() as channel:
         sent = [quote(1), signal(2), quote(3)]

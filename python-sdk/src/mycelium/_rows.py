@@ -12,7 +12,7 @@ from ._frame import record_len
 from ._message import Message
 from .exceptions import MessageError
 
-__all__ = ["row_format"]
+__all__ = ["column_format", "row_format"]
 
 Unpack = Callable[[memoryview], list[tuple[Any, ...]]]
 _PREFIX_LEN = 8
@@ -59,6 +59,44 @@ def _decoder(kind: str, name: str) -> Callable[[bytes], Any] | None:
     if kind.startswith(("Vec", "[[")):
         raise TypeError(f"no column of this kind: field={name} kind={kind}; choose other fields, or iterate")
     return None
+
+
+_WINDOWS = {
+    "B": "u8",
+    "b": "i8",
+    "H": "u16",
+    "h": "i16",
+    "I": "u32",
+    "i": "i32",
+    "Q": "u64",
+    "q": "i64",
+    "f": "f32",
+    "d": "f64",
+}
+"""Which typed window a number of this struct code is read through."""
+
+
+_columns: dict[tuple[type[Message], str], tuple[str, int, int]] = {}
+
+
+def column_format(contract: type[Message], name: str) -> tuple[str, int, int]:
+    """Returns window, size in bytes and offset in the payload of a field that is a number.
+
+    Raises:
+        TypeError: The field does not exist, or is not such a number.
+    """
+    known_format = _columns.get((contract, name))
+    if known_format is not None:
+        return known_format
+    field = next((field for field in contract.FIELDS if field.name == name), None)
+    if field is None:
+        known = ", ".join(field.name for field in contract.FIELDS)
+        raise TypeError(f"no such field: message={contract.NAME} field={name}, legal: {known}")
+    window = _WINDOWS.get(field.code)
+    if window is None:
+        raise TypeError(f"no column of this kind: field={name} kind={field.kind}; use rows(), or iterate")
+    found = _columns[contract, name] = window, field.size, field.offset
+    return found
 
 
 _formats: dict[tuple[type[Message], tuple[str, ...]], Unpack] = {}
