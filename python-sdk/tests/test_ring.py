@@ -247,9 +247,17 @@ def test_an_impossible_head_is_caught_by_the_producer(head: int) -> None:
     assert (caught.value.field, caught.value.value) == ("head", head)
 
 
+def test_a_successor_producer_starts_at_the_head_where_tail_stayed_behind_it() -> None:
+    memory = ring_memory()
+    memory.views.u64[layout.RING_HEAD_OFFSET // 8] = 128
+    memory.views.u64[layout.RING_TAIL_OFFSET // 8] = 64
+    assert Producer(memory, max_payload=LARGEST).position == 128
+    assert memory.views.u64[layout.RING_TAIL_OFFSET // 8] == 128
+
+
 @pytest.mark.parametrize(
     ("head", "tail", "field"),
-    [(4, 8, "head"), (1 << 63, 1 << 63, "head"), (8, 0, "tail"), (0, CAPACITY + 8, "tail"), (0, 4, "tail")],
+    [(4, 8, "head"), (1 << 63, 1 << 63, "head"), (0, CAPACITY + 8, "tail"), (0, 4, "tail")],
 )
 def test_attaching_checks_head_and_tail(head: int, tail: int, field: str) -> None:
     memory = ring_memory()
