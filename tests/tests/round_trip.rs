@@ -6,7 +6,11 @@ use shm_transport::channel::Transport;
 
 fn echo(lines: &str) -> Place {
     let script = repository().join("python-sdk/examples/echo.py");
-    Place::new().worker_file("echo", &script, &format!("subscribe = [\"Quote\"]\n{lines}"))
+    Place::new().worker_file(
+        "echo",
+        &script,
+        &format!("subscribe = [\"Quote\"]\n{lines}"),
+    )
 }
 
 fn every_quote_is_answered_in_order(place: &Place, transport: Transport) {
@@ -39,8 +43,14 @@ fn every_quote_is_answered_in_order(place: &Place, transport: Transport) {
 fn check(quote: &Quote, signal: &Signal) {
     assert_eq!(signal.quote_sequence, quote.sequence);
     assert_eq!(signal.quote_timestamp_ns, quote.timestamp_ns);
-    assert_eq!(signal.price.to_bits(), ((quote.bid + quote.ask) / 2.0).to_bits());
-    assert_eq!((signal.worker.as_str().expect("text"), signal.side), ("echo", Side::HOLD));
+    assert_eq!(
+        signal.price.to_bits(),
+        ((quote.bid + quote.ask) / 2.0).to_bits()
+    );
+    assert_eq!(
+        (signal.worker.as_str().expect("text"), signal.side),
+        ("echo", Side::HOLD)
+    );
 }
 
 #[test]
@@ -67,5 +77,7 @@ fn quotes_published_before_the_worker_runs_are_kept_for_it() {
     publish(&mut actor, &quote(1));
     let signal: Signal = expect(&mut actor);
     assert_eq!(signal.quote_sequence, 1);
-    wait_for("the worker's transport", || bridge.link("echo").expect("link").transport);
+    wait_for("the worker's transport", || {
+        bridge.link("echo").expect("link").transport
+    });
 }
