@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl, posix_fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
@@ -87,11 +88,9 @@ impl Segment {
         let total_len = second.data + to_bridge;
 
         let fd = create_memfd().map_err(|source| CreateError::Memfd { source })?;
-        nix::fcntl::posix_fallocate(&fd, 0, total_len as i64).map_err(|errno| {
-            CreateError::NoSpace {
-                len: total_len,
-                source: errno.into(),
-            }
+        allocate(&fd, total_len).map_err(|errno| CreateError::NoSpace {
+            len: total_len,
+            source: errno.into(),
         })?;
         let prepare = |step| {
             move |source: io::Error| CreateError::Prepare {
@@ -223,6 +222,16 @@ fn create_memfd() -> io::Result<OwnedFd> {
         NAME,
         MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
     )?)
+}
+
+/// Gives the file its length and its memory. A signal in the middle is no lack of space.
+fn allocate(fd: &OwnedFd, len: usize) -> nix::Result<()> {
+    loop {
+        match posix_fallocate(fd, 0, len as i64) {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Maps the file with its pages present, so that the first pass over a ring takes no page faults.

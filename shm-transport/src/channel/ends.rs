@@ -2,15 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{AttachError, Corrupt, ReserveError};
 use crate::ring::{Consumer, Fencing, Frame, Producer, RingMemory};
 use crate::socket::poll_timeout;
 use crate::wakeup::{Doorbell, SpinBudget, heavy_fence};
+
+/// Time between two looks of a side that never sleeps at the descriptor that may interrupt it.
+const BUSY_LOOK: Duration = Duration::from_millis(1);
 
 /// One side of a duplex link over two rings. The bridge's router, a peer in another process and an actor in the same
 /// process all hold one.
@@ -174,7 +177,7 @@ impl LinkEnds {
     }
 
     /// Spins and then sleeps until there is what is waited for, the deadline has passed, or `interrupt` is readable
-    /// (which is looked at only when going to sleep).
+    /// (which is looked at only when going to sleep, and every millisecond by a side that never sleeps).
     ///
     /// # Errors
     ///
@@ -187,8 +190,18 @@ impl LinkEnds {
         interrupt: Option<BorrowedFd<'_>>,
     ) -> Result<Waited, EndsError> {
         loop {
+            // The clock is read only if this has to wait.
+            if self.is_ready(what)? {
+                return Ok(Waited::Ready);
+            }
+            let until = if spin.is_endless() {
+                let look = Instant::now() + BUSY_LOOK;
+                Some(deadline.map_or(look, |at| at.min(look)))
+            } else {
+                deadline
+            };
             let mut outcome = Ok(false);
-            let found = spin.spin(deadline, || {
+            let found = spin.spin(until, || {
                 outcome = self.is_ready(what);
                 !matches!(outcome, Ok(false))
             });
@@ -200,6 +213,12 @@ impl LinkEnds {
             self.flush_wakeups();
             if deadline.is_some_and(|at| Instant::now() >= at) {
                 return Ok(Waited::TimedOut);
+            }
+            if spin.is_endless() {
+                if interrupt.is_some_and(is_readable) {
+                    return Ok(Waited::Interrupted);
+                }
+                continue;
             }
             let started = Instant::now();
             if self.park(what, deadline, interrupt)? {
@@ -219,7 +238,11 @@ impl LinkEnds {
     ) -> Result<bool, EndsError> {
         match what {
             WaitFor::Frame => self.consumer.arm(),
-            WaitFor::Room { .. } => self.producer.arm_room(),
+            WaitFor::Room { .. } => {
+                // What was read is room that the peer may be sleeping for; two sides must not wait for each other.
+                self.consumer.publish_head();
+                self.producer.arm_room();
+            }
         }
         self.flush_wakeups();
         // SYNC: heavy fence (here) ↔ light fence (Producer::wakeup_due, Consumer::wakeup_due of the peer).
@@ -281,4 +304,10 @@ impl LinkEnds {
             self.peer_doorbell,
         )
     }
+}
+
+/// Whether a descriptor has something to read, at this instant.
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

@@ -162,20 +162,26 @@ struct Core {
     spin: SpinBudget,
     replies: VecDeque<TopicReply>,
     end: Option<End>,
+    /// The stream has ended; nothing is read from it any more.
+    hung_up: bool,
     statistics: Statistics,
 }
 
 /// Why nothing will come any more, once everything before is read.
 #[derive(Debug, Clone)]
 enum End {
-    Shutdown(String),
+    /// The bridge takes what is published until the deadline.
+    Shutdown {
+        reason: String,
+        until: Instant,
+    },
     PeerLost(String),
 }
 
 impl End {
     fn to_error(&self) -> ChannelError {
         match self {
-            Self::Shutdown(reason) => ChannelError::Closed {
+            Self::Shutdown { reason, .. } => ChannelError::Closed {
                 reason: reason.clone(),
             },
             Self::PeerLost(detail) => ChannelError::PeerLost {
@@ -274,6 +280,7 @@ impl Channel {
             spin,
             replies: VecDeque::new(),
             end: None,
+            hung_up: false,
             statistics: Statistics::default(),
         };
         Ok(Self {
@@ -534,7 +541,11 @@ impl Core {
             }
             Shutdown::TOPIC_ID => {
                 let shutdown: Shutdown = frame.read().map_err(protocol)?;
-                self.end = Some(End::Shutdown(text(&shutdown.reason)));
+                let deadline = Duration::from_millis(shutdown.deadline_ms.into());
+                self.end = Some(End::Shutdown {
+                    reason: text(&shutdown.reason),
+                    until: Instant::now() + deadline,
+                });
             }
             LinkError::TOPIC_ID => {
                 let error: LinkError = frame.read().map_err(protocol)?;
@@ -550,7 +561,16 @@ impl Core {
         Ok(())
     }
 
+    /// The end, unless the bridge still takes what this side publishes.
+    fn end_of_publishing(&self) -> Option<&End> {
+        match &self.end {
+            Some(End::Shutdown { until, .. }) if !self.hung_up && Instant::now() < *until => None,
+            end => end.as_ref(),
+        }
+    }
+
     fn hang_up(&mut self) {
+        self.hung_up = true;
         self.end
             .get_or_insert_with(|| End::PeerLost("end of stream on the control socket".into()));
     }

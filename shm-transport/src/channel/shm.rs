@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::Core;
 use super::ends::{EndsError, LinkEnds, WaitFor, Waited};
+use super::{Core, End};
 use crate::error::{ChannelError, HandshakeError, ReserveError};
 use crate::layout::{RING_TO_BRIDGE, RING_TO_PEER};
 use crate::ring::{Fencing, Frame};
@@ -63,7 +63,7 @@ impl ShmData {
                     let start = *started.get_or_insert_with(Instant::now);
                     let deadline = timeout.map(|timeout| start + timeout);
                     if !self.wait(core, WaitFor::Room { payload_len }, deadline)? {
-                        if let Some(end) = &core.end {
+                        if let Some(end) = core.end_of_publishing() {
                             return Err(end.to_error());
                         }
                         return Err(ChannelError::Full {
@@ -128,11 +128,14 @@ impl ShmData {
         deadline: Option<Instant>,
     ) -> Result<bool, ChannelError> {
         loop {
-            // After the end nothing more comes, so one look is enough.
-            let until = if core.end.is_some() {
-                Some(Instant::now())
-            } else {
-                deadline
+            let until = match (&core.end, what) {
+                (None, _) => deadline,
+                // The bridge goes on taking what the last frames lead to.
+                (Some(End::Shutdown { until, .. }), WaitFor::Room { .. }) if !core.hung_up => {
+                    Some(deadline.map_or(*until, |at| at.min(*until)))
+                }
+                // After the end nothing more comes, so one look is enough.
+                (Some(_), _) => Some(Instant::now()),
             };
             match self
                 .ends

@@ -160,7 +160,7 @@ impl FrameStream {
         self.receive.take_control_frames().map_err(too_large)
     }
 
-    /// The file descriptors that came since the last call.
+    /// The file descriptors that came since the last call, at most three; those above are closed.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.fds)
     }
@@ -385,6 +385,8 @@ fn receive(stream: &UnixStream, room: &mut [u8], fds: &mut Vec<OwnedFd>) -> nix:
                         .into_iter()
                         .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
                 );
+                // Nobody takes more than one frame's; a peer must not be able to use up our descriptors.
+                fds.truncate(FDS_MAX);
             }
         }
     }

@@ -68,6 +68,11 @@ impl SpinBudget {
         }
     }
 
+    /// Whether this side never parks.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.strategy == WaitStrategy::BusySpin
+    }
+
     /// Tells how long the park lasted that followed a vain spin.
     pub fn parked_for(&mut self, duration: Duration) {
         let full = Self::full(self.strategy);

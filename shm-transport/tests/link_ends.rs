@@ -1,0 +1,103 @@
+//! Two sides of a link in one process: what each has to do before it sleeps, and what it takes from a peer.
+
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use shm_transport::channel::{LinkEnds, WaitFor, Waited};
+use shm_transport::error::ReserveError;
+use shm_transport::ring::{Fencing, Frame, RingMemory};
+use shm_transport::socket::{FillOutcome, FrameStream};
+use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
+
+const TOPIC: u16 = 1001;
+
+#[test]
+fn a_side_acknowledges_what_it_has_read_before_it_sleeps_for_room() {
+    let rings = [(); 2].map(|()| RingMemory::heap(4096).expect("heap ring"));
+    let doorbells = [(); 2].map(|()| Doorbell::new().expect("doorbell"));
+    let side = |read: usize, write: usize| {
+        let [own, peer] = [write, read].map(|number| doorbells[number].try_clone().expect("dup"));
+        LinkEnds::attach(
+            rings[read].clone(),
+            rings[write].clone(),
+            own,
+            peer,
+            Fencing::Fenced,
+        )
+        .expect("fresh rings")
+    };
+    let (mut bridge, mut peer) = (side(0, 1), side(1, 0));
+    for _ in 0..2 {
+        bridge
+            .try_publish(&Frame::new(TOPIC, &[1; 40]))
+            .expect("room");
+    }
+    assert!(peer.peek().expect("sound").is_some());
+    peer.advance();
+    assert!(peer.peek().expect("sound").is_some());
+    assert_eq!(rings[1].occupancy(), 96, "head may lag while it is awake");
+    while !matches!(
+        peer.try_publish(&Frame::new(TOPIC, &[2; 1000])),
+        Err(ReserveError::Full { .. })
+    ) {}
+
+    let mut spin = SpinBudget::new(WaitStrategy::Park);
+    let soon = Instant::now() + Duration::from_millis(1);
+    let waited = peer.wait(
+        &mut spin,
+        WaitFor::Room { payload_len: 1000 },
+        Some(soon),
+        None,
+    );
+    assert_eq!(waited.expect("sound"), Waited::TimedOut);
+    assert_eq!(
+        rings[1].occupancy(),
+        48,
+        "the frame in hand is not released"
+    );
+    assert!(peer.peek().expect("sound").is_some());
+}
+
+#[test]
+fn a_busy_spin_notices_the_other_descriptor() {
+    let rings = [(); 2].map(|()| RingMemory::heap(4096).expect("heap ring"));
+    let doorbell = || Doorbell::new().expect("doorbell");
+    let [read, write] = rings;
+    let ends = LinkEnds::attach(read, write, doorbell(), doorbell(), Fencing::Fenced);
+    let mut ends = ends.expect("fresh rings");
+    let interrupt = doorbell();
+    interrupt.notify().expect("notify");
+    let mut spin = SpinBudget::new(WaitStrategy::BusySpin);
+    let watchdog = Instant::now() + Duration::from_secs(20);
+    let waited = ends.wait(
+        &mut spin,
+        WaitFor::Frame,
+        Some(watchdog),
+        Some(std::os::fd::AsFd::as_fd(&interrupt)),
+    );
+    assert_eq!(waited.expect("sound"), Waited::Interrupted);
+    assert_eq!(ends.parks(), 0);
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_do_not_pile_up() {
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let mut stream = FrameStream::new(ours).expect("stream");
+    let gift = Doorbell::new().expect("doorbell");
+    for round in 0..20 {
+        let fds = [gift.as_raw_fd(); 3];
+        sendmsg::<UnixAddr>(
+            theirs.as_raw_fd(),
+            &[IoSlice::new(&[round])],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        )
+        .expect("sendmsg");
+        assert_eq!(stream.fill().expect("open"), FillOutcome::Data(1));
+    }
+    assert_eq!(stream.take_fds().len(), 3, "one Welcome carries three");
+}
