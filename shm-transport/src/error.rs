@@ -171,6 +171,9 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A ring of the segment was left in a state that no correct peer leaves.
+    #[error("segment is invalid: {0}")]
+    Ring(AttachError),
     /// A field of the header is not what a bridge of this version writes.
     #[error(
         "segment is invalid: field={field} value={value:#x} expected {expected}; do both sides use the same version?"
@@ -228,9 +231,16 @@ pub enum HandshakeError {
         /// Why it is not available.
         reason: String,
     },
-    /// The environment does not name a bridge.
-    #[error("no bridge to connect to: {0}")]
-    Environment(String),
+    /// A text does not fit into the Hello.
+    #[error("{what} is too long: len={len} max={max}")]
+    TooLong {
+        /// `name` or `token`.
+        what: &'static str,
+        /// Its length, in bytes.
+        len: usize,
+        /// The longest that fits.
+        max: usize,
+    },
 }
 
 /// Why a call on a [`Channel`](crate::channel::Channel) failed.

@@ -40,7 +40,7 @@ pub enum LinkSetupError {
     Stopped(#[from] crate::data_plane::Stopped),
     /// Another link has the name.
     #[error("link could not be set up: {0}")]
-    NameTaken(#[from] super::layer::NameTaken),
+    NameTaken(#[from] super::registry::NameTaken),
 }
 
 impl LinkMemory {

@@ -7,9 +7,12 @@ mod handshake;
 mod layer;
 mod memory;
 mod pump;
+mod registry;
+mod serve;
 mod session;
 
-pub(crate) use layer::local_fencing;
-pub use layer::{LinkLayer, LinkStatus, NameTaken, Registry};
+pub use layer::LinkLayer;
 pub(crate) use memory::LinkMemory;
 pub use memory::LinkSetupError;
+pub use registry::{LinkStatus, NameTaken, Registry};
+pub(crate) use serve::local_fencing;

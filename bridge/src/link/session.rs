@@ -338,7 +338,6 @@ impl Session {
             topic_id,
             code,
             reason,
-            ..TopicReply::default()
         };
         self.socket.get_mut().queue_message(&reply);
     }
@@ -351,7 +350,6 @@ impl Session {
                 let shutdown = Shutdown {
                     deadline_ms,
                     reason,
-                    ..Shutdown::default()
                 };
                 self.socket.get_mut().queue_message(&shutdown);
             }
@@ -372,7 +370,6 @@ impl Session {
             topic_id,
             code,
             reason,
-            ..TopicReply::default()
         };
         self.socket.get_mut().queue_message(&reply);
     }
@@ -383,7 +380,6 @@ impl Session {
         let error = LinkError {
             code,
             message: text,
-            ..LinkError::default()
         };
         let stream = self.socket.get_mut();
         stream.queue_message(&error);

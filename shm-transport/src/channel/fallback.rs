@@ -58,7 +58,7 @@ impl From<&OpenError> for Fallback {
         let code = match error {
             OpenError::Disabled if disable::is_disabled("shm") => FallbackCode::DISABLED,
             OpenError::Disabled | OpenError::Io { .. } => FallbackCode::MAP_FAILED,
-            OpenError::Invalid { .. } => FallbackCode::SEGMENT_INVALID,
+            OpenError::Invalid { .. } | OpenError::Ring(_) => FallbackCode::SEGMENT_INVALID,
         };
         Self::new(code, error.to_string())
     }

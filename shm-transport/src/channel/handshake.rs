@@ -18,12 +18,15 @@ use mycelium_messages::control::{
 };
 use mycelium_messages::{InlineString, Message};
 
+use super::ends::LinkEnds;
 use super::fallback::Fallback;
 use super::{ConnectOptions, TransportRequest, text};
 use crate::disable::is_disabled;
 use crate::error::{HandshakeError, OpenError};
 use crate::frame::{Encoding, FrameHeader};
-use crate::layout::{CAPABILITY_FD_PASSING, CAPABILITY_MEMBARRIER, PROTOCOL_VERSION};
+use crate::layout::{
+    CAPABILITY_FD_PASSING, CAPABILITY_MEMBARRIER, PROTOCOL_VERSION, RING_TO_BRIDGE, RING_TO_PEER,
+};
 use crate::ring::{Fencing, Frame};
 use crate::segment::Segment;
 use crate::socket::{FrameStream, StreamError};
@@ -127,7 +130,6 @@ pub fn refuse(
         expected_digest,
         actual_digest,
         message: InlineString::truncated(message),
-        ..Refused::default()
     };
     stream.queue_message(&refused);
     stream.flush_until(deadline).map_err(io_error("Refused"))
@@ -208,16 +210,11 @@ pub fn offer(
 pub(super) struct Joined {
     pub(super) welcome: Welcome,
     pub(super) settings: serde_json::Value,
-    pub(super) fencing: Fencing,
     pub(super) data: JoinedData,
 }
 
 pub(super) enum JoinedData {
-    Shm {
-        segment: Segment,
-        bridge_doorbell: Doorbell,
-        own_doorbell: Doorbell,
-    },
+    Shm(LinkEnds),
     Socket(Fallback),
 }
 
@@ -262,9 +259,14 @@ pub(super) fn join(
             actual: error.to_string(),
         })?;
 
+    let fencing = if welcome.fencing == WireFencing::ASYMMETRIC {
+        Fencing::Asymmetric
+    } else {
+        Fencing::Fenced
+    };
     let data = if welcome.transport == WelcomeTransport::SHM {
-        match map(fds) {
-            Ok(data) => data,
+        match map(fds, fencing) {
+            Ok(ends) => JoinedData::Shm(ends),
             Err(error) => JoinedData::Socket(Fallback::from(&error)),
         }
     } else {
@@ -280,15 +282,9 @@ pub(super) fn join(
     }
     stream.queue_message(&attached(&data));
     stream.flush_until(deadline).map_err(io_error("Attached"))?;
-    let fencing = if welcome.fencing == WireFencing::ASYMMETRIC {
-        Fencing::Asymmetric
-    } else {
-        Fencing::Fenced
-    };
     Ok(Joined {
         welcome,
         settings,
-        fencing,
         data,
     })
 }
@@ -301,8 +297,10 @@ fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
     if !is_disabled("fd-passing") {
         capabilities |= CAPABILITY_FD_PASSING;
     }
-    let too_long = |what: &str, text: &str, max: usize| {
-        HandshakeError::Environment(format!("{what} is too long: len={} max={max}", text.len()))
+    let too_long = |what, text: &str, max| HandshakeError::TooLong {
+        what,
+        len: text.len(),
+        max,
     };
     Ok(Hello {
         protocol_version: PROTOCOL_VERSION,
@@ -317,11 +315,12 @@ fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
         name: InlineString::new(&options.name).map_err(|_| too_long("name", &options.name, 64))?,
         token: InlineString::new(&options.token)
             .map_err(|_| too_long("token", &options.token, 128))?,
-        ..Hello::default()
     })
 }
 
-fn map(fds: Vec<OwnedFd>) -> Result<JoinedData, OpenError> {
+/// Maps the segment and takes the peer's ends of its rings, so that whatever is wrong with it shows before this side
+/// says that it is attached.
+fn map(fds: Vec<OwnedFd>, fencing: Fencing) -> Result<LinkEnds, OpenError> {
     let count = fds.len();
     let [segment, bridge_doorbell, own_doorbell] = <[OwnedFd; WELCOME_FDS]>::try_from(fds)
         .map_err(|_| OpenError::Invalid {
@@ -329,16 +328,18 @@ fn map(fds: Vec<OwnedFd>) -> Result<JoinedData, OpenError> {
             value: count as u64,
             expected: WELCOME_FDS.to_string(),
         })?;
-    Ok(JoinedData::Shm {
-        segment: Segment::open(segment)?,
-        bridge_doorbell: Doorbell::from_fd(bridge_doorbell),
-        own_doorbell: Doorbell::from_fd(own_doorbell),
-    })
+    let segment = Segment::open(segment)?;
+    let (read, write) = (segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE));
+    let (own_doorbell, bridge_doorbell) = (
+        Doorbell::from_fd(own_doorbell),
+        Doorbell::from_fd(bridge_doorbell),
+    );
+    LinkEnds::attach(read, write, own_doorbell, bridge_doorbell, fencing).map_err(OpenError::Ring)
 }
 
 fn attached(data: &JoinedData) -> Attached {
     match data {
-        JoinedData::Shm { .. } => Attached {
+        JoinedData::Shm(_) => Attached {
             transport: AttachedTransport::SHM,
             ..Attached::default()
         },

@@ -23,7 +23,6 @@ mod shm;
 mod socket;
 
 use std::collections::VecDeque;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -209,30 +208,6 @@ impl Channel {
         Self::from_stream(stream, options)
     }
 
-    /// Connects as a supervised worker, over the socket that the bridge left in `MYCELIUM_FD`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Channel::connect`], and [`HandshakeError::Environment`] if the variable is missing or wrong.
-    ///
-    /// # Safety
-    ///
-    /// The descriptor in the variable must be the socket that the bridge left there and must not be owned by anything
-    /// else in this process; so call it at most once.
-    #[allow(unsafe_code)]
-    pub unsafe fn from_env(options: &ConnectOptions) -> Result<Self, HandshakeError> {
-        let wrong = |detail: String| HandshakeError::Environment(format!("MYCELIUM_FD {detail}"));
-        let value = std::env::var("MYCELIUM_FD").map_err(|_| {
-            wrong("is not set; start the worker from a bridge, or connect to an address".into())
-        })?;
-        let fd: RawFd = value
-            .parse()
-            .map_err(|_| wrong(format!("is not a file descriptor: value={value}")))?;
-        // SAFETY: by the contract of this function the descriptor is open and nobody else owns it.
-        let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Self::from_stream(socket, options)
-    }
-
     /// Does the handshake on a connected socket.
     ///
     /// # Errors
@@ -254,16 +229,7 @@ impl Channel {
         });
         let mut fallback = None;
         let data = match joined.data {
-            JoinedData::Shm {
-                segment,
-                bridge_doorbell,
-                own_doorbell,
-            } => Data::Shm(ShmData::new(
-                &segment,
-                own_doorbell,
-                bridge_doorbell,
-                joined.fencing,
-            )?),
+            JoinedData::Shm(ends) => Data::Shm(ShmData::new(ends)),
             JoinedData::Socket(reason) => {
                 tracing::warn!(%reason, "link runs over the socket");
                 fallback = Some(reason);
@@ -356,7 +322,6 @@ impl Channel {
         let request = Subscribe {
             topic_id: M::TOPIC_ID,
             layout_digest: M::LAYOUT_DIGEST,
-            ..Subscribe::default()
         };
         self.request::<M, _>(&request)
     }
@@ -369,7 +334,6 @@ impl Channel {
     pub fn unsubscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
         self.request::<M, _>(&Unsubscribe {
             topic_id: M::TOPIC_ID,
-            ..Unsubscribe::default()
         })
     }
 
@@ -382,7 +346,6 @@ impl Channel {
         let request = Advertise {
             topic_id: M::TOPIC_ID,
             layout_digest: M::LAYOUT_DIGEST,
-            ..Advertise::default()
         };
         self.request::<M, _>(&request)
     }

@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::ends::{EndsError, LinkEnds, WaitFor, Waited};
 use super::{Core, End};
-use crate::error::{ChannelError, HandshakeError, ReserveError};
-use crate::layout::{RING_TO_BRIDGE, RING_TO_PEER};
-use crate::ring::{Fencing, Frame};
-use crate::segment::Segment;
-use crate::wakeup::Doorbell;
+use crate::error::{ChannelError, ReserveError};
+use crate::ring::Frame;
 
 /// Longest time for which a caller that polls does not look at the control socket.
 const CONTROL_INTERVAL: Duration = Duration::from_millis(1);
@@ -24,24 +21,12 @@ pub(super) struct ShmData {
 }
 
 impl ShmData {
-    pub(super) fn new(
-        segment: &Segment,
-        own_doorbell: Doorbell,
-        bridge_doorbell: Doorbell,
-        fencing: Fencing,
-    ) -> Result<Self, HandshakeError> {
-        let (read, write) = (segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE));
-        let ends = LinkEnds::attach(read, write, own_doorbell, bridge_doorbell, fencing).map_err(
-            |error| HandshakeError::Unexpected {
-                expected: "a sound segment",
-                actual: error.to_string(),
-            },
-        )?;
-        Ok(Self {
+    pub(super) fn new(ends: LinkEnds) -> Self {
+        Self {
             ends,
             handed_out: false,
             control_seen: Instant::now(),
-        })
+        }
     }
 
     pub(super) fn ends(&self) -> &LinkEnds {

@@ -97,7 +97,7 @@ impl RingMemory {
         capacity: usize,
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        debug_assert!(check_capacity(capacity).is_ok() && control.addr().get() % 128 == 0);
+        debug_assert!(check_capacity(capacity).is_ok() && control.addr().get().is_multiple_of(128));
         let free = || AtomicBool::new(false);
         let area = Area {
             control,

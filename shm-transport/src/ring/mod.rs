@@ -31,8 +31,7 @@
 //! # Trust
 //!
 //! The memory may be shared with a process that misbehaves. Every word that the peer can write is loaded once,
-//! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference, except by
-//! [`Frame::as_slice`], whose caller vouches for the peer.
+//! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference.
 
 mod consumer;
 mod memory;

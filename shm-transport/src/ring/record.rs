@@ -196,16 +196,4 @@ impl<'a> Frame<'a> {
         }
         Ok(message)
     }
-
-    /// The payload without a copy.
-    ///
-    /// # Safety
-    ///
-    /// No process writes to the payload while the slice lives. That holds for rings inside one process, and for a peer
-    /// that is trusted to keep the rules of the ring.
-    #[must_use]
-    pub unsafe fn as_slice(&self) -> &'a [u8] {
-        // SAFETY: readable for 'a by the contract of `from_raw`; not written by the contract of this function.
-        unsafe { std::slice::from_raw_parts(self.payload.as_ptr(), self.payload_len()) }
-    }
 }

@@ -47,24 +47,52 @@ fn add_frame<M: Message>(checksum: &mut Hasher, message: &M) {
 }
 
 /// How one worker's report differs from what the publisher counted; nothing if all is well.
-pub(super) fn differences(report: &ReplayReport, published: &Published, answers: &Answers) -> Vec<String> {
+pub(super) fn differences(
+    report: &ReplayReport,
+    published: &Published,
+    answers: &Answers,
+) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare = |what: &str, publisher: String, worker: String| {
         if publisher != worker {
             found.push(format!("{what}: publisher={publisher} worker={worker}"));
         }
     };
-    compare("quotes", published.quotes.to_string(), report.quotes.to_string());
+    compare(
+        "quotes",
+        published.quotes.to_string(),
+        report.quotes.to_string(),
+    );
     compare("missing", 0.to_string(), report.missing.to_string());
-    compare("out of order", 0.to_string(), report.out_of_order.to_string());
+    compare(
+        "out of order",
+        0.to_string(),
+        report.out_of_order.to_string(),
+    );
     let bits = |value: f64| format!("{value} ({:016x})", value.to_bits());
     compare("sum of bids", bits(published.bid_sum), bits(report.bid_sum));
     compare("sum of asks", bits(published.ask_sum), bits(report.ask_sum));
     let checksum = |hasher: &Hasher| format!("{:08x}", hasher.clone().finalize());
-    compare("checksum of quotes", checksum(&published.checksum), format!("{:08x}", report.quote_checksum));
-    compare("signals", answers.signals.to_string(), report.signals.to_string());
-    compare("signals out of order", 0.to_string(), answers.out_of_order.to_string());
-    compare("checksum of signals", checksum(&answers.checksum), format!("{:08x}", report.signal_checksum));
+    compare(
+        "checksum of quotes",
+        checksum(&published.checksum),
+        format!("{:08x}", report.quote_checksum),
+    );
+    compare(
+        "signals",
+        answers.signals.to_string(),
+        report.signals.to_string(),
+    );
+    compare(
+        "signals out of order",
+        0.to_string(),
+        answers.out_of_order.to_string(),
+    );
+    compare(
+        "checksum of signals",
+        checksum(&answers.checksum),
+        format!("{:08x}", report.signal_checksum),
+    );
     found
 }
 
@@ -73,12 +101,19 @@ mod tests {
     use super::*;
 
     fn quote(sequence: u64) -> Quote {
-        Quote { sequence, bid: 1.0 + sequence as f64, ask: 2.0, ..Quote::default() }
+        Quote {
+            sequence,
+            bid: 1.0 + sequence as f64,
+            ask: 2.0,
+            ..Quote::default()
+        }
     }
 
     fn published(sequences: &[u64]) -> Published {
         let mut published = Published::default();
-        sequences.iter().for_each(|&sequence| published.add(&quote(sequence)));
+        sequences
+            .iter()
+            .for_each(|&sequence| published.add(&quote(sequence)));
         published
     }
 
@@ -97,9 +132,15 @@ mod tests {
     fn equal_streams_do_not_differ_and_every_change_shows() {
         let sent = published(&[1, 2, 3]);
         let none = Answers::default();
-        assert_eq!(differences(&report(&[1, 2, 3]), &sent, &none), Vec::<String>::new());
+        assert_eq!(
+            differences(&report(&[1, 2, 3]), &sent, &none),
+            Vec::<String>::new()
+        );
         for other in [&[1, 2][..], &[1, 2, 2, 3], &[1, 3, 2], &[1, 2, 4]] {
-            assert!(!differences(&report(other), &sent, &none).is_empty(), "{other:?}");
+            assert!(
+                !differences(&report(other), &sent, &none).is_empty(),
+                "{other:?}"
+            );
         }
     }
 
@@ -107,10 +148,18 @@ mod tests {
     fn lost_and_repeated_signals_show() {
         let mut answers = Answers::default();
         for sequence in [1, 2, 2] {
-            answers.add(&Signal { quote_sequence: sequence, ..Signal::default() });
+            answers.add(&Signal {
+                quote_sequence: sequence,
+                ..Signal::default()
+            });
         }
         assert_eq!(answers.out_of_order, 1);
         let found = differences(&report(&[]), &Published::default(), &answers);
-        assert!(found.iter().any(|line| line == "signals: publisher=3 worker=0"), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|line| line == "signals: publisher=3 worker=0"),
+            "{found:?}"
+        );
     }
 }

@@ -47,15 +47,27 @@ pub(super) struct DemoArguments {
 
 pub(super) fn run(arguments: &DemoArguments) -> ExitCode {
     if let Err(error) = logging::init(&arguments.log, LogFormat::default()) {
-        return failure(error, "write a level (error | warn | info | debug | trace) or target=level", EXIT_CONFIG);
+        return failure(
+            error,
+            "write a level (error | warn | info | debug | trace) or target=level",
+            EXIT_CONFIG,
+        );
     }
     if !arguments.python.exists() {
         let message = format_args!("no Python interpreter at {}", arguments.python.display());
-        return failure(message, "run 'make demo', which sets one up, or name one with --python", EXIT_CONFIG);
+        return failure(
+            message,
+            "run 'make demo', which sets one up, or name one with --python",
+            EXIT_CONFIG,
+        );
     }
     match replay(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure(error, "run again with --log info to see what the bridge and the workers say", EXIT_FAILURE),
+        Err(error) => failure(
+            error,
+            "run again with --log info to see what the bridge and the workers say",
+            EXIT_FAILURE,
+        ),
     }
 }
 
@@ -65,22 +77,41 @@ fn replay(arguments: &DemoArguments) -> Result<(), DemoError> {
         python: arguments.python.clone(),
         output: arguments.output.clone(),
     };
-    let quotes = Quotes::load(&arguments.root.join("tests/data/eurusd-quotes-2020-01-01.csv"))?;
+    let quotes = Quotes::load(
+        &arguments
+            .root
+            .join("tests/data/eurusd-quotes-2020-01-01.csv"),
+    )?;
     say(&format!(
         "Replaying {} real EUR/USD quotes in a loop: publisher -> bridge -> two Python workers -> bridge -> publisher.",
         grouped(quotes.lap_len() as u64)
     ));
-    let run = |transport| phases::run(&paths, &quotes, transport, arguments.quotes, arguments.round_trips);
+    let run = |transport| {
+        phases::run(
+            &paths,
+            &quotes,
+            transport,
+            arguments.quotes,
+            arguments.round_trips,
+        )
+    };
     let report = Report {
         shm: run(Transport::Shm)?,
         socket: run(Transport::Socket)?,
         kill: phases::kill_one(&paths, &quotes, Transport::Shm, arguments.kill_quotes)?,
     };
     let path = arguments.output.join("report.json");
-    report.write(&path).map_err(|source| DemoError::Write { path: path.clone(), source })?;
+    report.write(&path).map_err(|source| DemoError::Write {
+        path: path.clone(),
+        source,
+    })?;
     say(&format!("\n{}\nReport: {}", report.table(), path.display()));
     let problems = report.problems();
-    if problems.is_empty() { Ok(()) } else { Err(DemoError::Verification(problems)) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(DemoError::Verification(problems))
+    }
 }
 
 /// Standard output may be closed; the report is in the file all the same.

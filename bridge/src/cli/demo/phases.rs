@@ -28,7 +28,14 @@ pub(super) fn run(
     let mut replay = Replay::start(paths, transport)?;
     let mut problems = Vec::new();
     let mut run = full_speed(&mut replay, quotes, transport, count, &mut problems)?;
-    one_at_a_time(&mut replay, quotes, transport, round_trips, &mut run, &mut problems)?;
+    one_at_a_time(
+        &mut replay,
+        quotes,
+        transport,
+        round_trips,
+        &mut run,
+        &mut problems,
+    )?;
     run.drops = replay.drops();
     if run.drops > 0 {
         problems.push(format!("{} frames were dropped", run.drops));
@@ -52,7 +59,11 @@ fn full_speed(
     let wakeups = replay.wakeups();
     let mut progress = Progress::start(label, count);
     let started = Instant::now();
-    let published = replay.stream(count, |sequence| quotes.at(sequence), |_, done| progress.update(done))?;
+    let published = replay.stream(
+        count,
+        |sequence| quotes.at(sequence),
+        |_, done| progress.update(done),
+    )?;
     let reports = replay.end(Mode::STREAM, "")?;
     let seconds = started.elapsed().as_secs_f64();
     progress.finish();
@@ -62,7 +73,14 @@ fn full_speed(
     let messages = count * WORKERS.len() as u64 + signals;
     run.wakeups_per_message = (replay.wakeups() - wakeups) as f64 / messages as f64;
     for (worker, report) in reports.iter().enumerate() {
-        judge(worker, report, &published, &replay.answers[worker], &mut run, problems);
+        judge(
+            worker,
+            report,
+            &published,
+            &replay.answers[worker],
+            &mut run,
+            problems,
+        );
     }
     Ok(run)
 }
@@ -76,8 +94,8 @@ fn one_at_a_time(
     run: &mut Run,
     problems: &mut Vec<String>,
 ) -> Result<(), DemoError> {
-    let mut histogram =
-        Histogram::<u64>::new_with_bounds(1, ROUND_TRIP_MAX_NS, 3).expect("the bounds are constants that fit");
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, ROUND_TRIP_MAX_NS, 3)
+        .expect("the bounds are constants that fit");
     let each = round_trips.div_ceil(WORKERS.len() as u64);
     for (worker, name) in WORKERS.into_iter().enumerate() {
         let label = format!("{}: round trips, {name}", transport.name());
@@ -92,7 +110,14 @@ fn one_at_a_time(
         }
         let reports = replay.end(Mode::ROUND_TRIP, name)?;
         progress.finish();
-        judge(worker, &reports[worker], &published, &replay.answers[worker], run, problems);
+        judge(
+            worker,
+            &reports[worker],
+            &published,
+            &replay.answers[worker],
+            run,
+            problems,
+        );
     }
     run.round_trips = histogram.len();
     let micros = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
@@ -108,21 +133,35 @@ fn judge(
     run: &mut Run,
     problems: &mut Vec<String>,
 ) {
-    run.lost += published.quotes.saturating_sub(report.quotes).max(report.missing);
+    run.lost += published
+        .quotes
+        .saturating_sub(report.quotes)
+        .max(report.missing);
     run.lost += report.signals.saturating_sub(answers.signals);
     run.out_of_order += report.out_of_order + answers.out_of_order;
     let found = differences(report, published, answers);
-    problems.extend(found.into_iter().map(|line| format!("{}: {}: {line}", run.transport.name(), WORKERS[worker])));
+    problems.extend(
+        found
+            .into_iter()
+            .map(|line| format!("{}: {}: {line}", run.transport.name(), WORKERS[worker])),
+    );
 }
 
 /// Both workers answer every quote; one of them is killed in mid-stream.
-pub(super) fn kill_one(paths: &Paths, quotes: &Quotes, transport: Transport, count: u64) -> Result<Kill, DemoError> {
+pub(super) fn kill_one(
+    paths: &Paths,
+    quotes: &Quotes,
+    transport: Transport,
+    count: u64,
+) -> Result<Kill, DemoError> {
     const VICTIM: usize = 0;
     let mut replay = Replay::start(paths, transport)?;
     let label = format!("{}: SIGKILL in mid-stream", transport.name());
     replay.begin(Mode::RESUME, "", &label)?;
     replay.check_transport(transport)?;
-    let epoch_before = replay.link(WORKERS[VICTIM]).map_or(0, |status| status.epoch);
+    let epoch_before = replay
+        .link(WORKERS[VICTIM])
+        .map_or(0, |status| status.epoch);
     replay.inbox = Some(Vec::new());
     let mut progress = Progress::start(label, count);
     let mut killed = None;
@@ -134,23 +173,35 @@ pub(super) fn kill_one(paths: &Paths, quotes: &Quotes, transport: Transport, cou
             if killed.is_none() && replay.answers[VICTIM].signals >= count / 3 {
                 let pid = replay.link(WORKERS[VICTIM]).and_then(|status| status.pid);
                 // A worker that just died on its own is found out by the count of restarts.
-                killed = pid.and_then(|pid| kill(Pid::from_raw(pid.cast_signed()), UnixSignal::SIGKILL).ok());
+                killed = pid.and_then(|pid| {
+                    kill(Pid::from_raw(pid.cast_signed()), UnixSignal::SIGKILL).ok()
+                });
             }
         },
     )?;
     replay.end(Mode::RESUME, "")?;
     progress.finish();
-    let epoch = replay.link(WORKERS[VICTIM]).map_or(0, |status| status.epoch);
+    let epoch = replay
+        .link(WORKERS[VICTIM])
+        .map_or(0, |status| status.epoch);
     let restarts = epoch - epoch_before;
     let signals = replay.inbox.take().unwrap_or_default();
-    let mut kill = Kill { transport, messages: count, restarts, ..Kill::default() };
+    let mut kill = Kill {
+        transport,
+        messages: count,
+        restarts,
+        ..Kill::default()
+    };
     for (worker, name) in WORKERS.into_iter().enumerate() {
         let allowed_jumps = if worker == VICTIM { restarts } else { 0 };
         let of_worker = signals.iter().filter(|signal| signal.worker == *name);
         count_answers(name, of_worker, quotes, count, allowed_jumps, &mut kill);
     }
     if killed.is_none() || restarts != 1 {
-        kill.problems.push(format!("{} was to be restarted once: restarts={restarts}", WORKERS[VICTIM]));
+        kill.problems.push(format!(
+            "{} was to be restarted once: restarts={restarts}",
+            WORKERS[VICTIM]
+        ));
     }
     let drops = replay.drops();
     if drops > 0 {
@@ -175,7 +226,9 @@ fn count_answers<'a>(
     for signal in signals {
         let sequence = signal.quote_sequence;
         if sequence == 0 || sequence > count {
-            kill.problems.push(format!("{name}: answer to a quote that was not sent: sequence={sequence}"));
+            kill.problems.push(format!(
+                "{name}: answer to a quote that was not sent: sequence={sequence}"
+            ));
             continue;
         }
         seen[sequence as usize] += 1;
@@ -186,19 +239,27 @@ fn count_answers<'a>(
         }
         previous = sequence;
         if !answers(signal, &quotes.at(sequence)) {
-            kill.problems.push(format!("{name}: wrong time or price in the answer to quote {sequence}"));
+            kill.problems.push(format!(
+                "{name}: wrong time or price in the answer to quote {sequence}"
+            ));
         }
     }
     let lost = seen[1..].iter().filter(|&&times| times == 0).count() as u64;
-    let repeated: u64 = seen.iter().map(|&times| u64::from(times.saturating_sub(1))).sum();
+    let repeated: u64 = seen
+        .iter()
+        .map(|&times| u64::from(times.saturating_sub(1)))
+        .sum();
     kill.lost += lost;
     kill.redelivered += repeated;
     kill.out_of_order += out_of_order;
     if lost + out_of_order > 0 {
-        kill.problems.push(format!("{name}: lost={lost} out_of_order={out_of_order}"));
+        kill.problems
+            .push(format!("{name}: lost={lost} out_of_order={out_of_order}"));
     }
     if allowed_jumps == 0 && repeated > 0 {
-        kill.problems.push(format!("{name}: was not killed, and yet answered {repeated} quotes again"));
+        kill.problems.push(format!(
+            "{name}: was not killed, and yet answered {repeated} quotes again"
+        ));
     }
 }
 

@@ -19,7 +19,13 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn start(label: impl Into<String>, total: u64) -> Self {
         let now = Instant::now();
-        let progress = Self { label: label.into(), total, started: now, drawn: now, terminal: stderr().is_terminal() };
+        let progress = Self {
+            label: label.into(),
+            total,
+            started: now,
+            drawn: now,
+            terminal: stderr().is_terminal(),
+        };
         progress.draw(0);
         progress
     }
@@ -44,7 +50,11 @@ impl Progress {
     fn draw(&self, done: u64) {
         let percent = done * 100 / self.total.max(1);
         let seconds = self.started.elapsed().as_secs_f64();
-        let rate = if done > 0 && seconds > 0.0 { done as f64 / seconds } else { 0.0 };
+        let rate = if done > 0 && seconds > 0.0 {
+            done as f64 / seconds
+        } else {
+            0.0
+        };
         let line = format!(
             "{:<34} {:>10} of {}  {percent:>3} %  {:>10}/s",
             self.label,
@@ -53,7 +63,11 @@ impl Progress {
             grouped(rate as u64)
         );
         // A closed standard error is no reason to stop the run.
-        let _ = if self.terminal { write!(stderr(), "\r{line}\x1b[K") } else { writeln!(stderr(), "{line}") };
+        let _ = if self.terminal {
+            write!(stderr(), "\r{line}\x1b[K")
+        } else {
+            writeln!(stderr(), "{line}")
+        };
         let _ = stderr().flush();
     }
 }
@@ -78,6 +92,9 @@ mod tests {
     #[test]
     fn digits_are_grouped() {
         let numbers = [0, 12, 999, 1000, 1_234_567];
-        assert_eq!(numbers.map(grouped), ["0", "12", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            numbers.map(grouped),
+            ["0", "12", "999", "1,000", "1,234,567"]
+        );
     }
 }

@@ -13,9 +13,16 @@ const LAP_PAUSE_NS: u64 = 1_000_000_000;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QuotesError {
     #[error("cannot read quotes: file={}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("not a quote: {}:{line}: {text:?}; expected 'YYYYMMDD HHMMSSmmm,bid,ask,volume'", path.display())]
-    Line { path: PathBuf, line: usize, text: String },
+    Line {
+        path: PathBuf,
+        line: usize,
+        text: String,
+    },
     #[error("no quotes in {}", path.display())]
     Empty { path: PathBuf },
 }
@@ -28,7 +35,10 @@ pub(super) struct Quotes {
 
 impl Quotes {
     pub(super) fn load(path: &Path) -> Result<Self, QuotesError> {
-        let text = fs::read_to_string(path).map_err(|source| QuotesError::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| QuotesError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut lap = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let quote = parse(line).ok_or_else(|| QuotesError::Line {
@@ -39,7 +49,9 @@ impl Quotes {
             lap.push(quote);
         }
         let (Some(first), Some(last)) = (lap.first(), lap.last()) else {
-            return Err(QuotesError::Empty { path: path.to_owned() });
+            return Err(QuotesError::Empty {
+                path: path.to_owned(),
+            });
         };
         let lap_ns = last.timestamp_ns - first.timestamp_ns + LAP_PAUSE_NS;
         Ok(Self { lap, lap_ns })
@@ -63,10 +75,23 @@ impl Quotes {
 fn parse(line: &str) -> Option<Quote> {
     let mut columns = line.trim_end().split(',');
     let timestamp_ns = timestamp_ns(columns.next()?)?;
-    let mut number = || columns.next()?.parse::<f64>().ok().filter(|value| value.is_finite());
+    let mut number = || {
+        columns
+            .next()?
+            .parse::<f64>()
+            .ok()
+            .filter(|value| value.is_finite())
+    };
     let (bid, ask, volume) = (number()?, number()?, number()?);
     let symbol = InlineString::new("EUR/USD").ok()?;
-    Some(Quote { symbol, timestamp_ns, bid, ask, volume, ..Quote::default() })
+    Some(Quote {
+        symbol,
+        timestamp_ns,
+        bid,
+        ask,
+        volume,
+        ..Quote::default()
+    })
 }
 
 /// Nanoseconds since the UNIX epoch of `YYYYMMDD HHMMSSmmm`, taken as UTC.
@@ -92,7 +117,11 @@ fn timestamp_ns(text: &str) -> Option<u64> {
 /// Days from 1970-01-01 to a date of the Gregorian calendar from that day on. Years are taken to begin in March, so
 /// that the leap day comes last (Howard Hinnant, "chrono-compatible low-level date algorithms").
 fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
 }
@@ -112,14 +141,26 @@ mod tests {
 
     #[test]
     fn leap_days_are_counted() {
-        for (date, days) in [((1970, 1, 1), 0), ((2000, 2, 29), 11_016), ((2000, 3, 1), 11_017), ((2024, 12, 31), 20_088)] {
+        for (date, days) in [
+            ((1970, 1, 1), 0),
+            ((2000, 2, 29), 11_016),
+            ((2000, 3, 1), 11_017),
+            ((2024, 12, 31), 20_088),
+        ] {
             assert_eq!(days_since_epoch(date.0, date.1, date.2), days, "{date:?}");
         }
     }
 
     #[test]
     fn what_is_no_quote_is_refused() {
-        for line in ["", "20200101 170012579", "20201301 170012579,1,2,0", "20200101 250012579,1,2,0", "20200101 170012579,a,2,0", "20200101 170012579,NaN,2,0"] {
+        for line in [
+            "",
+            "20200101 170012579",
+            "20201301 170012579,1,2,0",
+            "20200101 250012579,1,2,0",
+            "20200101 170012579,a,2,0",
+            "20200101 170012579,NaN,2,0",
+        ] {
             assert!(parse(line).is_none(), "{line:?}");
         }
     }
@@ -127,10 +168,20 @@ mod tests {
     #[test]
     fn time_goes_on_from_lap_to_lap() {
         let quote = |text| parse(text).expect("a quote");
-        let lap = vec![quote("20200101 170000000,1.1,1.2,0"), quote("20200101 170001000,1.3,1.4,0")];
-        let quotes = Quotes { lap, lap_ns: 2_000_000_000 };
+        let lap = vec![
+            quote("20200101 170000000,1.1,1.2,0"),
+            quote("20200101 170001000,1.3,1.4,0"),
+        ];
+        let quotes = Quotes {
+            lap,
+            lap_ns: 2_000_000_000,
+        };
         let stream: Vec<_> = (1..=5).map(|sequence| quotes.at(sequence)).collect();
-        assert!(stream.windows(2).all(|pair| pair[0].timestamp_ns + 1_000_000_000 == pair[1].timestamp_ns));
+        assert!(
+            stream
+                .windows(2)
+                .all(|pair| pair[0].timestamp_ns + 1_000_000_000 == pair[1].timestamp_ns)
+        );
         assert_eq!((stream[4].sequence, stream[4].bid), (5, 1.1));
     }
 }

@@ -41,11 +41,19 @@ pub(super) enum DemoError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("cannot write {}: {source}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("nothing moved for {} s while {what}; {workers}", WATCHDOG.as_secs())]
     Stuck { what: String, workers: String },
     #[error("worker {worker} runs over {actual} instead of {expected}: {reason}")]
-    WrongTransport { worker: &'static str, actual: &'static str, expected: &'static str, reason: String },
+    WrongTransport {
+        worker: &'static str,
+        actual: &'static str,
+        expected: &'static str,
+        reason: String,
+    },
     #[error("bridge did not stop cleanly: {0}")]
     Shutdown(String),
     #[error("verification failed:\n  {}", .0.join("\n  "))]
@@ -110,18 +118,31 @@ impl Replay {
     }
 
     /// Closes the phase and returns what each worker saw, in the order of [`WORKERS`].
-    pub(super) fn end(&mut self, mode: Mode, worker: &str) -> Result<[ReplayReport; WORKERS.len()], DemoError> {
+    pub(super) fn end(
+        &mut self,
+        mode: Mode,
+        worker: &str,
+    ) -> Result<[ReplayReport; WORKERS.len()], DemoError> {
         self.mark(Action::END, mode, worker)?;
         self.await_reports(Action::END)
     }
 
     fn mark(&mut self, action: Action, mode: Mode, worker: &str) -> Result<(), DemoError> {
         let worker = InlineString::truncated(worker);
-        let mark = ReplayMark { worker, phase: self.phase, action, mode, ..ReplayMark::default() };
+        let mark = ReplayMark {
+            worker,
+            phase: self.phase,
+            action,
+            mode,
+            ..ReplayMark::default()
+        };
         self.publish(&mark)
     }
 
-    fn await_reports(&mut self, action: Action) -> Result<[ReplayReport; WORKERS.len()], DemoError> {
+    fn await_reports(
+        &mut self,
+        action: Action,
+    ) -> Result<[ReplayReport; WORKERS.len()], DemoError> {
         loop {
             let phase = self.phase;
             let found = WORKERS.map(|name| {
@@ -159,7 +180,11 @@ impl Replay {
     }
 
     /// Publishes one quote and waits for the signal that answers it; returns the time that took.
-    pub(super) fn round_trip(&mut self, worker: usize, quote: &Quote) -> Result<Duration, DemoError> {
+    pub(super) fn round_trip(
+        &mut self,
+        worker: usize,
+        quote: &Quote,
+    ) -> Result<Duration, DemoError> {
         let before = self.answers[worker].signals;
         let started = Instant::now();
         self.publish(quote)?;
@@ -221,12 +246,19 @@ impl Replay {
             return Ok(());
         }
         let describe = |name: &&str| match self.bridge.link(name) {
-            Some(LinkStatus { pid: Some(pid), epoch, .. }) => format!("{name}: pid={pid} epoch={epoch}"),
+            Some(LinkStatus {
+                pid: Some(pid),
+                epoch,
+                ..
+            }) => format!("{name}: pid={pid} epoch={epoch}"),
             Some(LinkStatus { epoch, .. }) => format!("{name}: not running, epoch={epoch}"),
             None => format!("{name}: ended"),
         };
         let workers = WORKERS.iter().map(describe).collect::<Vec<_>>().join(", ");
-        Err(DemoError::Stuck { what: self.what.clone(), workers })
+        Err(DemoError::Stuck {
+            what: self.what.clone(),
+            workers,
+        })
     }
 
     /// Fails unless both workers run over the wanted transport.
@@ -235,9 +267,16 @@ impl Replay {
             let status = self.bridge.link(worker);
             let actual = status.as_ref().and_then(|status| status.transport);
             if actual != Some(expected) {
-                let reason = status.and_then(|status| status.fallback).unwrap_or_else(|| "it is not attached".into());
+                let reason = status
+                    .and_then(|status| status.fallback)
+                    .unwrap_or_else(|| "it is not attached".into());
                 let actual = actual.map_or("nothing", Transport::name);
-                return Err(DemoError::WrongTransport { worker, actual, expected: expected.name(), reason });
+                return Err(DemoError::WrongTransport {
+                    worker,
+                    actual,
+                    expected: expected.name(),
+                    reason,
+                });
             }
         }
         Ok(())
@@ -247,15 +286,27 @@ impl Replay {
     /// that move frames, each of which wakes one side.
     pub(super) fn wakeups(&self) -> u64 {
         let snapshot = self.plane.snapshot();
-        let doorbells: u64 = snapshot.links.iter().map(|(_, counters)| counters.wakeups_out).sum();
-        let socket_calls: u64 =
-            WORKERS.iter().filter_map(|name| self.bridge.link(name)).map(|status| status.socket_calls).sum();
+        let doorbells: u64 = snapshot
+            .links
+            .iter()
+            .map(|(_, counters)| counters.wakeups_out)
+            .sum();
+        let socket_calls: u64 = WORKERS
+            .iter()
+            .filter_map(|name| self.bridge.link(name))
+            .map(|status| status.socket_calls)
+            .sum();
         doorbells + snapshot.wakeups_in + socket_calls
     }
 
     /// Frames that were dropped so far, on any link.
     pub(super) fn drops(&self) -> u64 {
-        self.plane.snapshot().links.iter().map(|(_, counters)| counters.dropped).sum()
+        self.plane
+            .snapshot()
+            .links
+            .iter()
+            .map(|(_, counters)| counters.dropped)
+            .sum()
     }
 
     /// Stops the bridge and its workers.
@@ -277,7 +328,9 @@ fn write_config(paths: &Paths, transport: Transport) -> Result<PathBuf, DemoErro
     let examples = absolute(&paths.root.join("python-sdk/examples"));
     let python = absolute(&paths.python);
     let name = transport.name();
-    let mut text = format!("[bridge]\ncontracts = {contracts:?}\ntransport = {name:?}\nring_capacity = \"1MiB\"\n");
+    let mut text = format!(
+        "[bridge]\ncontracts = {contracts:?}\ntransport = {name:?}\nring_capacity = \"1MiB\"\n"
+    );
     for worker in WORKERS {
         let script = examples.join(format!("{worker}.py"));
         text += &format!(
@@ -287,6 +340,9 @@ fn write_config(paths: &Paths, transport: Transport) -> Result<PathBuf, DemoErro
     }
     let path = paths.output.join(format!("bridge-{name}.toml"));
     let written = std::fs::create_dir_all(&paths.output).and_then(|()| std::fs::write(&path, text));
-    written.map_err(|source| DemoError::Write { path: path.clone(), source })?;
+    written.map_err(|source| DemoError::Write {
+        path: path.clone(),
+        source,
+    })?;
     Ok(path)
 }

@@ -118,7 +118,15 @@ pub(super) struct Report {
 impl Report {
     /// What did not come out as it should.
     pub(super) fn problems(&self) -> Vec<String> {
-        [&self.shm.problems, &self.socket.problems, &self.kill.problems].into_iter().flatten().cloned().collect()
+        [
+            &self.shm.problems,
+            &self.socket.problems,
+            &self.kill.problems,
+        ]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
     }
 
     fn rate_ratio(&self) -> f64 {
@@ -141,15 +149,35 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |cells: [String; 9]| {
-            let [transport, messages, rate, p50, p99, p999, wakeups, drops, verified] = cells;
+            let [
+                transport,
+                messages,
+                rate,
+                p50,
+                p99,
+                p999,
+                wakeups,
+                drops,
+                verified,
+            ] = cells;
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
                 "{transport:<10} {messages:>12} {rate:>12} {p50:>9} {p99:>9} {p999:>9} {wakeups:>12} {drops:>6}  {verified}"
             );
         };
-        row(["transport", "quotes each", "quotes/s", "p50 µs", "p99 µs", "p99.9 µs", "wakeups/msg", "drops", "verified"]
-            .map(str::to_owned));
+        row([
+            "transport",
+            "quotes each",
+            "quotes/s",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "wakeups/msg",
+            "drops",
+            "verified",
+        ]
+        .map(str::to_owned));
         for run in [&self.shm, &self.socket] {
             let [p50, p99, p999] = run.rtt_us.map(|micros| format!("{micros:.1}"));
             row([
@@ -161,13 +189,24 @@ impl Report {
                 p999,
                 format!("{:.6}", run.wakeups_per_message),
                 run.drops.to_string(),
-                if run.checksum_ok { "count, order, checksums" } else { "NO" }.to_owned(),
+                if run.checksum_ok {
+                    "count, order, checksums"
+                } else {
+                    "NO"
+                }
+                .to_owned(),
             ]);
         }
         let [p50, p99, p999] = self.rtt_ratios().map(|ratio| format!("{ratio:.1} x"));
         let rate = format!("{:.2} x", self.rate_ratio());
         row(["shm gains", "", &rate, &p50, &p99, &p999, "", "", ""].map(str::to_owned));
-        let Kill { messages, lost, redelivered, restarts, .. } = self.kill;
+        let Kill {
+            messages,
+            lost,
+            redelivered,
+            restarts,
+            ..
+        } = self.kill;
         let _ = writeln!(
             text,
             "\nSIGKILL of worker {} in mid-stream of {} quotes: lost {lost}, redelivered {redelivered}, restarts \

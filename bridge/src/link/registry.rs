@@ -1,0 +1,203 @@
+//! The links of a bridge as data: who has which name, what is known of each link, and the lock around it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mycelium_contracts::Contracts;
+use shm_transport::channel::Transport;
+use tokio::sync::mpsc;
+
+use super::session::Notice;
+use crate::config::BridgeConfig;
+use crate::data_plane::DataPlaneHandle;
+use crate::event_loop::ControlHandle;
+use crate::routes::LinkId;
+
+/// What is known of one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Its number.
+    pub link: LinkId,
+    /// Its name.
+    pub name: String,
+    /// Process at the other end; `None` while there is none.
+    pub pid: Option<u32>,
+    /// How its frames travel; `None` before the first handshake.
+    pub transport: Option<Transport>,
+    /// Why not over shared memory.
+    pub fallback: Option<String>,
+    /// How often it was handed to a peer.
+    pub epoch: u64,
+    /// Why the last peer left, if it did not say goodbye.
+    pub last_error: Option<String>,
+    /// Sends and receives that moved application frames over its socket; 0 over shared memory.
+    pub socket_calls: u64,
+}
+
+/// The links of a bridge, as other threads may look at them.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Registry {
+    /// The link with this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<LinkStatus> {
+        self.shared
+            .lock()
+            .links
+            .values()
+            .find(|entry| entry.status.name == name)
+            .map(|entry| entry.status())
+    }
+
+    /// All links, by number.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStatus> {
+        let mut links: Vec<_> = self
+            .shared
+            .lock()
+            .links
+            .values()
+            .map(|entry| entry.status())
+            .collect();
+        links.sort_by_key(|status| status.link);
+        links
+    }
+
+    /// Takes a name and a number for a link of this process.
+    pub(crate) fn open_local(&self, name: &str) -> Result<LinkId, NameTaken> {
+        let link = self.shared.next_link();
+        self.shared
+            .take_name(link, name, Some(std::process::id()))?;
+        Ok(link)
+    }
+
+    pub(crate) fn close_local(&self, link: LinkId) {
+        self.shared.lock().links.remove(&link);
+    }
+}
+
+/// A name is in use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("link name is taken: name={name} by pid={pid}; choose another name or stop that process")]
+pub struct NameTaken {
+    /// The name.
+    pub name: String,
+    /// Who has it; 0 for a worker that is not running.
+    pub pid: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) plane: DataPlaneHandle,
+    pub(super) contracts: Arc<Contracts>,
+    pub(super) bridge: BridgeConfig,
+    pub(super) next_link: AtomicU32,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) links: HashMap<LinkId, Entry>,
+    pub(super) clients: usize,
+    pub(super) control: Option<ControlHandle>,
+    pub(super) stopping: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) status: LinkStatus,
+    pub(super) notices: Option<mpsc::UnboundedSender<Notice>>,
+    /// Which worker, and which of its processes, so that it can be condemned.
+    pub(super) worker: Option<(usize, u64)>,
+    pub(super) socket_calls: Arc<AtomicU64>,
+}
+
+impl Entry {
+    pub(super) fn new(status: LinkStatus) -> Self {
+        Self {
+            status,
+            notices: None,
+            worker: None,
+            socket_calls: Arc::default(),
+        }
+    }
+
+    pub(super) fn status(&self) -> LinkStatus {
+        LinkStatus {
+            socket_calls: self.socket_calls.load(Ordering::Relaxed),
+            ..self.status.clone()
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole, even one that panics between two of its statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn take_name(
+        &self,
+        link: LinkId,
+        name: &str,
+        pid: Option<u32>,
+    ) -> Result<(), NameTaken> {
+        let mut state = self.lock();
+        if let Some(other) = state.links.values().find(|entry| entry.status.name == name) {
+            return Err(NameTaken {
+                name: name.to_owned(),
+                pid: other.status.pid.unwrap_or(0),
+            });
+        }
+        let status = LinkStatus {
+            link,
+            name: name.to_owned(),
+            pid,
+            transport: None,
+            fallback: None,
+            epoch: 0,
+            last_error: None,
+            socket_calls: 0,
+        };
+        state.links.insert(link, Entry::new(status));
+        Ok(())
+    }
+
+    pub(super) fn control(&self) -> Option<ControlHandle> {
+        self.lock().control.clone()
+    }
+
+    pub(super) fn socket_calls(&self, link: LinkId) -> Arc<AtomicU64> {
+        let state = self.lock();
+        state
+            .links
+            .get(&link)
+            .map_or_else(Arc::default, |entry| Arc::clone(&entry.socket_calls))
+    }
+
+    /// Which worker has the link, and which of its processes.
+    pub(super) fn worker_of(&self, link: LinkId) -> Option<(usize, u64)> {
+        self.lock().links.get(&link)?.worker
+    }
+
+    pub(super) fn update(&self, link: LinkId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.lock().links.get_mut(&link) {
+            change(entry);
+        }
+    }
+}
+
+impl Entry {
+    /// Whether the last peer broke its rings, so that a successor must not inherit them.
+    pub(super) fn violated(&self) -> bool {
+        self.worker.is_some() && self.notices.is_none() && self.status.last_error.is_some()
+    }
+}

@@ -1,0 +1,300 @@
+//! One peer from its connection to its end: handshake, session, and what is reported of it.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mycelium_messages::control::{FallbackCode, RefusedCode};
+use shm_transport::channel::Transport;
+use shm_transport::channel::handshake::Agreed;
+use shm_transport::error::HandshakeError;
+use shm_transport::ring::Fencing;
+use shm_transport::socket::FrameStream;
+use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
+use tokio::sync::mpsc;
+
+use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
+use super::layer::{create_memory, transport_request};
+use super::memory::{LinkMemory, LinkSetupError};
+use super::pump::Pump;
+use super::registry::{NameTaken, Shared};
+use super::session::{Notice, Session, SessionEnd, Surroundings};
+use crate::data_plane::Stopped;
+use crate::listen::PeerCredentials;
+use crate::routes::LinkId;
+
+/// How long a client that asks for a taken name waits for its holder to leave.
+const NAME_GRACE: Duration = Duration::from_millis(250);
+/// How often it looks meanwhile.
+const NAME_RETRY: Duration = Duration::from_millis(5);
+
+/// Why a peer was not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Setup(#[from] LinkSetupError),
+    #[error("session could not be set up: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("handshake was interrupted: {0}")]
+    Join(#[from] tokio::task::JoinError),
+}
+
+pub(super) async fn serve_worker(
+    shared: &Arc<Shared>,
+    socket: UnixStream,
+    terms: LinkTerms,
+    memory: Arc<LinkMemory>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+) -> Result<(), ServeError> {
+    let (link, schema_digest) = (terms.link, terms.schema_digest);
+    let stream = FrameStream::new(socket)?;
+    let greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
+    serve_greeted(shared, greeted, terms, memory, notices, || {
+        if let (Some((worker, incarnation)), Some(control)) =
+            (shared.worker_of(link), shared.control())
+        {
+            control.worker_attached(worker, incarnation);
+        }
+    })
+    .await
+}
+
+/// The rest of the handshake and the session, on a link that the data plane already has.
+async fn serve_greeted(
+    shared: &Arc<Shared>,
+    greeted: Greeted,
+    terms: LinkTerms,
+    memory: Arc<LinkMemory>,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    attached: impl FnOnce(),
+) -> Result<(), ServeError> {
+    let (link, name, pid) = (terms.link, terms.name.clone(), greeted.hello.pid);
+    let fencing = greeted.fencing;
+    shared.plane.set_fencing(link, fencing).await?;
+    if let Ok(segment) = memory.segment() {
+        segment.set_epoch(terms.epoch);
+    }
+    let (stream, agreed) = {
+        let memory = Arc::clone(&memory);
+        tokio::task::spawn_blocking(move || attach(greeted, &terms, &memory)).await??
+    };
+    let session = open_session(shared, link, stream, &agreed, &memory, notices).await?;
+    // A predecessor may have died between a commit and the wakeup that it owed to the router.
+    shared.plane.wake_all()?;
+    report_attached(shared, link, &name, pid, &agreed, fencing);
+    attached();
+    let end = session.run().await;
+    report_end(shared, link, &name, pid, end);
+    Ok(())
+}
+
+async fn open_session(
+    shared: &Arc<Shared>,
+    link: LinkId,
+    mut stream: FrameStream,
+    agreed: &Agreed,
+    memory: &LinkMemory,
+    notices: mpsc::UnboundedReceiver<Notice>,
+) -> Result<Session, ServeError> {
+    let pump = if agreed.is_some() {
+        stream.expect_data(memory.max_payload());
+        // Both ends of the rings are in this process now.
+        let fencing = local_fencing();
+        shared.plane.set_fencing(link, fencing).await?;
+        Some(Pump::new(memory.peer_side(fencing)?))
+    } else {
+        None
+    };
+    let surroundings = Surroundings {
+        link,
+        plane: shared.plane.clone(),
+        contracts: Arc::clone(&shared.contracts),
+        notices,
+        socket_calls: shared.socket_calls(link),
+    };
+    Ok(Session::new(surroundings, stream, pump)?)
+}
+
+/// The fencing between two threads of this process.
+pub(crate) fn local_fencing() -> Fencing {
+    if membarrier_is_available() {
+        Fencing::Asymmetric
+    } else {
+        Fencing::Fenced
+    }
+}
+
+fn report_attached(
+    shared: &Shared,
+    link: LinkId,
+    name: &str,
+    pid: u32,
+    agreed: &Agreed,
+    fencing: Fencing,
+) {
+    let transport = if agreed.is_none() {
+        Transport::Shm
+    } else {
+        Transport::Socket
+    };
+    shared.update(link, |entry| {
+        entry.status.transport = Some(transport);
+        entry.status.fallback = agreed.as_ref().map(ToString::to_string);
+    });
+    match agreed {
+        None => tracing::info!(%link, name, pid, transport = "shm", ?fencing, "peer attached"),
+        Some(fallback) if fallback.code == FallbackCode::REQUESTED => {
+            tracing::info!(%link, name, pid, transport = "socket", reason = %fallback, "peer attached");
+        }
+        Some(fallback) => {
+            tracing::warn!(%link, name, pid, transport = "socket", reason = %fallback, "peer attached without shared memory");
+        }
+    }
+}
+
+fn report_end(shared: &Shared, link: LinkId, name: &str, pid: u32, end: SessionEnd) {
+    let error = match end {
+        SessionEnd::Goodbye { reason } => {
+            tracing::info!(%link, name, pid, reason, "peer said goodbye");
+            None
+        }
+        SessionEnd::HangUp => {
+            tracing::warn!(%link, name, pid, "peer hung up without a goodbye");
+            None
+        }
+        SessionEnd::Violation { message } => {
+            tracing::error!(%link, name, pid, error = message, "link closed: the peer broke a rule");
+            Some(message)
+        }
+        SessionEnd::Failed { message } => {
+            tracing::warn!(%link, name, pid, error = message, "link closed");
+            None
+        }
+    };
+    let mut condemned = None;
+    shared.update(link, |entry| {
+        if let Some(error) = error {
+            entry.notices = None;
+            condemned = entry.worker.map(|worker| (worker, error.clone()));
+            entry.status.last_error = Some(error);
+        }
+    });
+    if let (Some(((worker, incarnation), error)), Some(control)) = (condemned, shared.control()) {
+        control.condemn_worker(worker, incarnation, error);
+    }
+}
+
+pub(super) async fn serve_client(
+    shared: &Arc<Shared>,
+    stream: UnixStream,
+    credentials: PeerCredentials,
+) -> Result<(), ServeError> {
+    let schema_digest = shared.contracts.schema_digest();
+    let stream = FrameStream::new(stream)?;
+    let mut greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
+    let link = shared.next_link();
+    let asked = greeted.hello.name.as_str().unwrap_or_default();
+    let name = if asked.is_empty() {
+        format!("client-{link}")
+    } else {
+        asked.to_owned()
+    };
+    if shared.lock().stopping {
+        let message = "the bridge is shutting down; connect again later";
+        return Err(refused(
+            &mut greeted.stream,
+            RefusedCode::SHUTTING_DOWN,
+            message,
+            None,
+        )
+        .into());
+    }
+    let pid = u32::try_from(credentials.pid).ok();
+    if let Err(error) = take_name_soon(shared, link, &name, pid).await {
+        return Err(refused(
+            &mut greeted.stream,
+            RefusedCode::NAME_TAKEN,
+            &error.to_string(),
+            None,
+        )
+        .into());
+    }
+    let (sender, notices) = mpsc::unbounded_channel();
+    shared.update(link, |entry| {
+        entry.notices = Some(sender);
+        entry.status.epoch = 1;
+    });
+    let served = serve_named_client(shared, greeted, link, name, notices).await;
+    // The name is free as soon as the peer is gone; what it published is still delivered.
+    shared.lock().links.remove(&link);
+    let _ = shared.plane.drain(link).await;
+    served
+}
+
+/// Takes a name, also one whose holder has just left: the hang-up and the next connection of a client that starts again
+/// arrive on different sockets, so the new one may be seen first.
+async fn take_name_soon(
+    shared: &Shared,
+    link: LinkId,
+    name: &str,
+    pid: Option<u32>,
+) -> Result<(), NameTaken> {
+    let give_up = Instant::now() + NAME_GRACE;
+    loop {
+        match shared.take_name(link, name, pid) {
+            Err(_) if Instant::now() < give_up => tokio::time::sleep(NAME_RETRY).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn serve_named_client(
+    shared: &Arc<Shared>,
+    greeted: Greeted,
+    link: LinkId,
+    name: String,
+    notices: mpsc::UnboundedReceiver<Notice>,
+) -> Result<(), ServeError> {
+    let memory = Arc::new(create_memory(
+        shared,
+        shared.bridge.transport,
+        shared.bridge.ring_capacity,
+    )?);
+    shared
+        .plane
+        .add(link, memory.bridge_side(Fencing::Fenced)?, Vec::new())?;
+    let terms = LinkTerms {
+        link,
+        name,
+        epoch: 1,
+        transport: transport_request(shared.bridge.transport),
+        spin_us: shared.bridge.spin_us.unwrap_or_else(default_spin_us),
+        schema_digest: shared.contracts.schema_digest(),
+        settings: "{}".to_owned(),
+    };
+    let mut counted = false;
+    let served = serve_greeted(shared, greeted, terms, memory, notices, || {
+        counted = count_clients(shared, 1)
+    })
+    .await;
+    if counted {
+        count_clients(shared, -1);
+    }
+    served
+}
+
+fn count_clients(shared: &Shared, change: isize) -> bool {
+    let (count, control) = {
+        let mut state = shared.lock();
+        state.clients = state.clients.saturating_add_signed(change);
+        (state.clients, state.control.clone())
+    };
+    if let Some(control) = control {
+        control.clients_attached(count);
+    }
+    true
+}
