@@ -3,8 +3,12 @@
 //! Each file in `tests/tests` is one scenario. They start the real bridge and a real Python (the one in
 //! `MYCELIUM_PYTHON`, which `make test` sets, otherwise the `.venv` of the repository).
 
+mod process;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use process::{BridgeProcess, Finished, has_ended, run_python};
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;
@@ -21,7 +25,10 @@ pub const WATCHDOG: Duration = Duration::from_secs(60);
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is inside the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is inside the repository")
+        .to_owned()
 }
 
 /// The Python interpreter with the SDK.
@@ -31,22 +38,34 @@ pub fn repository() -> PathBuf {
 /// If there is none: run `make test`, or set `MYCELIUM_PYTHON`.
 #[must_use]
 pub fn python() -> PathBuf {
-    let python = std::env::var_os("MYCELIUM_PYTHON").map_or_else(|| repository().join(".venv/bin/python"), PathBuf::from);
-    assert!(python.exists(), "no Python at {}; run 'make test' or set MYCELIUM_PYTHON", python.display());
+    let python = std::env::var_os("MYCELIUM_PYTHON")
+        .map_or_else(|| repository().join(".venv/bin/python"), PathBuf::from);
+    assert!(
+        python.exists(),
+        "no Python at {}; run 'make test' or set MYCELIUM_PYTHON",
+        python.display()
+    );
     python
 }
 
 /// The transport that a link gets that asks for any.
 #[must_use]
 pub fn expected_transport() -> Transport {
-    let unavailable = ["shm", "memfd", "map", "fd-passing"].into_iter().any(is_disabled);
-    if unavailable { Transport::Socket } else { Transport::Shm }
+    let unavailable = ["shm", "memfd", "map", "fd-passing"]
+        .into_iter()
+        .any(is_disabled);
+    if unavailable {
+        Transport::Socket
+    } else {
+        Transport::Shm
+    }
 }
 
 /// A temporary directory with the configuration of a bridge and the scripts of its workers.
 #[derive(Debug)]
 pub struct Place {
     directory: tempfile::TempDir,
+    contracts: PathBuf,
     workers: String,
     bridge: String,
 }
@@ -59,8 +78,17 @@ impl Place {
     /// If no temporary directory can be made.
     #[must_use]
     pub fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("mycelium-").tempdir().expect("temporary directory");
-        Self { directory, workers: String::new(), bridge: String::new() }
+        let directory = tempfile::Builder::new()
+            .prefix("mycelium-")
+            .tempdir()
+            .expect("temporary directory");
+        let contracts = repository().join("contracts/bandit.yaml");
+        Self {
+            directory,
+            contracts,
+            workers: String::new(),
+            bridge: String::new(),
+        }
     }
 
     /// The directory.
@@ -90,6 +118,51 @@ impl Place {
         self.bridge(&line)
     }
 
+    /// The address that clients connect to.
+    ///
+    /// # Panics
+    ///
+    /// Never: the path of a temporary directory is text.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.socket().to_str().expect("a path in UTF-8"))
+    }
+
+    /// Gives the bridge other contracts: those of the repository after `change`.
+    ///
+    /// # Panics
+    ///
+    /// If the file cannot be read or written, or nothing was changed.
+    #[must_use]
+    pub fn contracts(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        let ours = std::fs::read_to_string(&self.contracts).expect("read the contracts");
+        let theirs = change(&ours);
+        assert_ne!(ours, theirs, "the bridge was to have other contracts");
+        self.contracts = self.path().join("contracts.yaml");
+        std::fs::write(&self.contracts, theirs).expect("write the contracts");
+        self
+    }
+
+    /// The lines that a worker has written so far into a file of this place; a line without its end is not yet one.
+    #[must_use]
+    pub fn lines(&self, file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path().join(file)).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(str::to_owned).collect()
+    }
+
+    /// The first line of a file that a worker writes, once it is there.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come before the watchdog barks.
+    #[must_use]
+    pub fn first_line(&self, file: &str) -> String {
+        wait_for(&format!("a line in {file}"), || {
+            self.lines(file).into_iter().next()
+        })
+    }
+
     /// Adds a Python worker with this script and further lines of its table.
     ///
     /// # Panics
@@ -106,7 +179,8 @@ impl Place {
     #[must_use]
     pub fn worker_file(mut self, name: &str, script: &Path, lines: &str) -> Self {
         let python = python();
-        self.workers += &format!("[[worker]]\nname = {name:?}\ncommand = [{python:?}, {script:?}]\n{lines}\n");
+        self.workers +=
+            &format!("[[worker]]\nname = {name:?}\ncommand = [{python:?}, {script:?}]\n{lines}\n");
         self
     }
 
@@ -117,8 +191,10 @@ impl Place {
     /// If it cannot be written.
     #[must_use]
     pub fn write_config(&self) -> PathBuf {
-        let contracts = repository().join("contracts/bandit.yaml");
-        let text = format!("[bridge]\ncontracts = {contracts:?}\n{}\n{}", self.bridge, self.workers);
+        let text = format!(
+            "[bridge]\ncontracts = {:?}\n{}\n{}",
+            self.contracts, self.bridge, self.workers
+        );
         let path = self.path().join("bridge.toml");
         std::fs::write(&path, text).expect("write the configuration");
         path
@@ -150,7 +226,10 @@ impl Default for Place {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < WATCHDOG, "watchdog: {what} did not happen");
+        assert!(
+            start.elapsed() < WATCHDOG,
+            "watchdog: {what} did not happen"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -181,13 +260,28 @@ pub fn expect<M: Message>(channel: &mut LocalChannel) -> M {
     }
 }
 
+/// Subscribes an actor, and waits until the data plane knows of it.
+///
+/// # Panics
+///
+/// If the bridge has stopped.
+pub fn subscribe<M: Message>(bridge: &Bridge, channel: &LocalChannel) {
+    channel
+        .subscribe::<M>()
+        .unwrap_or_else(|error| panic!("{error}"));
+    // Commands are carried out in their order, so the answer to this one comes after the effect of that one.
+    bridge.snapshot().unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Publishes a message.
 ///
 /// # Panics
 ///
 /// If there is no room before the watchdog barks.
 pub fn publish<M: Message>(channel: &mut LocalChannel, message: &M) {
-    channel.publish(message, Some(WATCHDOG)).unwrap_or_else(|error: ChannelError| panic!("{error}"));
+    channel
+        .publish(message, Some(WATCHDOG))
+        .unwrap_or_else(|error: ChannelError| panic!("{error}"));
 }
 
 /// A quote whose every field follows from its number.
