@@ -101,10 +101,12 @@ struct Link {
     consumer: Consumer,
     own_doorbell: Doorbell,
     counters: LinkCounters,
-    /// The slot that has no room for the frame at the front.
-    stalled_on: Option<usize>,
+    /// The slots that have no room for the frame at the front.
+    stalled_on: Vec<usize>,
     /// The slots that already have the frame at the front.
     delivered: Vec<usize>,
+    /// Why somebody did not get the frame at the front, if others are still to get it.
+    rejection: Option<Rejection>,
     rejected_topics: Vec<u16>,
     broken: bool,
     fencing: Fencing,
@@ -162,8 +164,9 @@ impl Router {
             consumer,
             own_doorbell,
             counters: LinkCounters::default(),
-            stalled_on: None,
+            stalled_on: Vec::new(),
             delivered: Vec::new(),
+            rejection: None,
             rejected_topics: Vec::new(),
             broken: false,
             fencing,
@@ -218,9 +221,7 @@ impl Router {
         self.touched.retain(|&other| other != slot);
         for other in self.links.iter_mut().flatten() {
             other.delivered.retain(|&delivered| delivered != slot);
-            if other.stalled_on == Some(slot) {
-                other.stalled_on = None;
-            }
+            other.stalled_on.retain(|&full| full != slot);
         }
         Some((link.id, counters))
     }
@@ -326,7 +327,8 @@ impl Router {
         let (topic_id, payload_len) = (frame.topic_id(), frame.payload_len());
         let mut rejection = None;
         let mut wanted = false;
-        let mut stalled_on = None;
+        let stalls_anew = link.stalled_on.is_empty();
+        link.stalled_on.clear();
         match self.routes.lookup(topic_id, payload_len) {
             _ if topic_id <= CORE_TOPIC_MAX => rejection = Some(Rejection::UnknownTopic),
             Lookup::UnknownTopic => rejection = Some(Rejection::UnknownTopic),
@@ -355,8 +357,8 @@ impl Router {
                             }
                         }
                         Delivery::Full => {
-                            writer.stalls += u64::from(link.stalled_on.is_none());
-                            stalled_on = Some(to);
+                            writer.stalls += u64::from(stalls_anew);
+                            link.stalled_on.push(to);
                             continue;
                         }
                         Delivery::TooLarge { max_payload } => {
@@ -383,12 +385,12 @@ impl Router {
                 }
             }
         }
-        if stalled_on.is_some() {
-            link.stalled_on = stalled_on;
+        let rejection = rejection.or_else(|| link.rejection.take());
+        if !link.stalled_on.is_empty() {
+            link.rejection = rejection;
             return Turn::Stalled;
         }
         let had_some = !link.delivered.is_empty();
-        link.stalled_on = None;
         link.delivered.clear();
         link.counters.frames_in += 1;
         link.counters.bytes_in += payload_len as u64;
@@ -427,16 +429,17 @@ impl Router {
             let Some(link) = &mut self.links[slot] else {
                 continue;
             };
-            match link.stalled_on {
-                Some(to) => {
+            if !link.stalled_on.is_empty() {
+                link.consumer.publish_head();
+                for &to in &link.stalled_on {
                     if let Some(writer) = &mut self.writers[to] {
                         writer.producer.arm_room();
                         writer.armed = true;
                     }
                 }
+            } else if !link.consumer.is_armed() {
                 // The flag of a ring that stayed idle is still set.
-                None if !link.consumer.is_armed() => link.consumer.arm(),
-                None => {}
+                link.consumer.arm();
             }
         }
         // Arming publishes heads, which may be what a publisher sleeps for.
@@ -463,16 +466,14 @@ impl Router {
                 Ok(None) => continue,
                 Err(_) => return true,
             };
-            let Some(to) = link.stalled_on else {
-                return true;
-            };
-            match &mut self.writers[to] {
+            let still_full = |&to: &usize| match &mut self.writers[to] {
                 Some(writer) if !writer.broken => {
-                    if !matches!(writer.producer.has_room(frame_len), Ok(false)) {
-                        return true;
-                    }
+                    matches!(writer.producer.has_room(frame_len), Ok(false))
                 }
-                _ => return true,
+                _ => false,
+            };
+            if link.stalled_on.is_empty() || !link.stalled_on.iter().all(still_full) {
+                return true;
             }
         }
         false

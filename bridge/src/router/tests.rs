@@ -295,3 +295,72 @@ fn an_impossible_head_breaks_only_the_link_that_wrote_it() {
     assert_eq!(subscriber.recv_all().len(), 500);
     assert!(router.counters(publisher.slot).dropped > 0);
 }
+
+#[test]
+fn each_of_several_full_subscribers_gets_the_frame_as_soon_as_it_has_room() {
+    let mut router = router();
+    let mut first = link(&mut router, 1, 4096, &[QUOTE]);
+    let _second = link(&mut router, 2, 4096, &[QUOTE]);
+    let mut publisher = link(&mut router, 3, 65536, &[]);
+    for number in 0..1000 {
+        publisher.send(QUOTE, &payload(number));
+    }
+    while router.poll() > 0 {}
+    let delivered = router.counters(first.slot).frames_out;
+
+    router.arm();
+    assert!(!router.has_work());
+    assert_eq!(first.recv_all().len() as u64, delivered);
+    assert!(
+        first.consumer.wakeup_due(),
+        "the router sleeps for this room too"
+    );
+    assert!(router.has_work());
+    assert_eq!(router.poll(), 0, "the other one is still full");
+    assert_eq!(first.recv_all(), [payload(delivered).to_vec()]);
+    assert_eq!(router.poll(), 0);
+    assert_eq!(first.recv_all(), Vec::<Vec<u8>>::new(), "once is enough");
+}
+
+#[test]
+fn a_rejected_delivery_is_counted_although_another_subscriber_was_full() {
+    let mut router = router();
+    let _small = link(&mut router, 1, 4096, &[1003]);
+    let mut full = link(&mut router, 2, 16384, &[1003, QUOTE]);
+    let mut publisher = link(&mut router, 3, 65536, &[]);
+    for number in 0..1022 {
+        publisher.send(QUOTE, &payload(number));
+    }
+    publisher.send(1003, &[1; 2000]);
+    while router.poll() > 0 {}
+    assert_eq!(router.counters(publisher.slot).frames_in, 1022);
+    assert_eq!(router.counters(publisher.slot).dropped, 0);
+    assert_eq!(full.recv_all().len(), 1022);
+    assert_eq!(router.poll(), 1);
+    assert_eq!(full.recv_all(), [vec![1; 2000]]);
+    assert_eq!(router.counters(publisher.slot).dropped, 1);
+    assert!(matches!(
+        router.take_events()[..],
+        [RouterEvent::Rejected { topic_id: 1003, .. }]
+    ));
+}
+
+#[test]
+fn a_router_that_sleeps_for_room_has_acknowledged_what_it_delivered() {
+    let mut router = router();
+    let slow = link(&mut router, 1, 4096, &[QUOTE]);
+    let mut publisher = link(&mut router, 2, 65536, &[]);
+    for number in 0..1000 {
+        publisher.send(QUOTE, &payload(number));
+    }
+    while router.poll() > 0 {}
+    router.arm();
+    let offset = SEGMENT_HEADER_LEN + RING_CONTROL_LEN + publisher.capacity + RING_HEAD_OFFSET;
+    let mut head = [0; 8];
+    publisher
+        .file
+        .read_exact_at(&mut head, offset as u64)
+        .expect("read");
+    let delivered = router.counters(slow.slot).frames_out;
+    assert_eq!(u64::from_le_bytes(head), 16 * delivered);
+}
