@@ -4,6 +4,7 @@
 //! [`DataPlane::turn`] on the thread of its own actor and save a hop between threads.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -82,6 +83,7 @@ pub struct Stopped;
 pub struct DataPlaneHandle {
     commands: mpsc::Sender<Command>,
     doorbell: Arc<Doorbell>,
+    ended: Arc<Doorbell>,
 }
 
 impl DataPlaneHandle {
@@ -203,6 +205,11 @@ impl DataPlaneHandle {
         self.ask_blocking(|done| Command::Counters { done })
     }
 
+    /// Readable once the data plane is gone, so that nobody in this process waits for it for ever.
+    pub(crate) fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
     /// Ends [`DataPlane::run`].
     pub(crate) fn stop(&self) {
         // A data plane that has stopped already is just what was wanted.
@@ -219,8 +226,17 @@ pub struct DataPlane {
     draining: Vec<(LinkId, oneshot::Sender<LinkCounters>)>,
     events: tokio_mpsc::UnboundedSender<RouterEvent>,
     stopped: bool,
+    /// Rung at the end and never drained.
+    ended: Arc<Doorbell>,
     parks: u64,
     wakeups_in: u64,
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        // An eventfd of this process takes one notification.
+        let _ = self.ended.notify();
+    }
 }
 
 impl DataPlane {
@@ -236,6 +252,7 @@ impl DataPlane {
     ) -> io::Result<(Self, DataPlaneHandle)> {
         let (sender, commands) = mpsc::channel();
         let doorbell = Arc::new(Doorbell::new()?);
+        let ended = Arc::new(Doorbell::new()?);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*doorbell, edge_triggered(COMMAND_KEY))?;
         let plane = Self {
@@ -246,6 +263,7 @@ impl DataPlane {
             draining: Vec::new(),
             events,
             stopped: false,
+            ended: Arc::clone(&ended),
             parks: 0,
             wakeups_in: 0,
         };
@@ -254,6 +272,7 @@ impl DataPlane {
             DataPlaneHandle {
                 commands: sender,
                 doorbell,
+                ended,
             },
         ))
     }

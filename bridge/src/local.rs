@@ -9,7 +9,7 @@ use shm_transport::layout::CORE_TOPIC_MAX;
 use shm_transport::ring::Frame;
 use shm_transport::wakeup::{SpinBudget, WaitStrategy};
 
-use crate::data_plane::DataPlaneHandle;
+use crate::data_plane::{DataPlaneHandle, Stopped};
 use crate::link::{LinkMemory, LinkSetupError, Registry};
 use crate::routes::LinkId;
 
@@ -119,7 +119,8 @@ impl LocalChannel {
     ///
     /// # Errors
     ///
-    /// As [`LocalChannel::try_publish`]; `Full` only after the timeout.
+    /// As [`LocalChannel::try_publish`], `Full` only after the timeout; [`ChannelError::Closed`] if the bridge has stopped
+    /// and there is no room.
     pub fn publish<M: Message>(
         &mut self,
         message: &M,
@@ -131,11 +132,16 @@ impl LocalChannel {
             match self.try_publish(message) {
                 Err(ChannelError::Full { payload_len, .. }) => {
                     let room = WaitFor::Room { payload_len };
-                    if self.ends.wait(&mut self.spin, room, deadline, None)? == Waited::TimedOut {
-                        return Err(ChannelError::Full {
-                            payload_len,
-                            waited_ms: start.elapsed().as_millis(),
-                        });
+                    let ended = Some(self.plane.ended());
+                    match self.ends.wait(&mut self.spin, room, deadline, ended)? {
+                        Waited::Ready => {}
+                        Waited::TimedOut => {
+                            return Err(ChannelError::Full {
+                                payload_len,
+                                waited_ms: start.elapsed().as_millis(),
+                            });
+                        }
+                        Waited::Interrupted => return Err(closed(Stopped)),
                     }
                 }
                 outcome => return outcome,
@@ -160,7 +166,7 @@ impl LocalChannel {
     ///
     /// # Errors
     ///
-    /// [`ChannelError::TimedOut`].
+    /// [`ChannelError::TimedOut`]; [`ChannelError::Closed`] if the bridge has stopped and nothing is left.
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Frame<'_>, ChannelError> {
         self.release();
         let start = Instant::now();
@@ -168,12 +174,16 @@ impl LocalChannel {
         let timed_out = || ChannelError::TimedOut {
             waited_ms: start.elapsed().as_millis(),
         };
-        if self
+        let ended = Some(self.plane.ended());
+        let waited = self
             .ends
-            .wait(&mut self.spin, WaitFor::Frame, deadline, None)?
-            == Waited::TimedOut
-        {
-            return Err(timed_out());
+            .wait(&mut self.spin, WaitFor::Frame, deadline, ended)?;
+        match waited {
+            Waited::Ready => {}
+            Waited::TimedOut => return Err(timed_out()),
+            // The last frames may have come with the end.
+            Waited::Interrupted if self.ends.peek()?.is_none() => return Err(closed(Stopped)),
+            Waited::Interrupted => {}
         }
         self.handed_out = true;
         self.ends.peek()?.ok_or_else(timed_out)
@@ -194,7 +204,7 @@ impl Drop for LocalChannel {
     }
 }
 
-fn closed(stopped: crate::data_plane::Stopped) -> ChannelError {
+fn closed(stopped: Stopped) -> ChannelError {
     ChannelError::Closed {
         reason: stopped.to_string(),
     }
