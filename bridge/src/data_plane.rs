@@ -48,6 +48,9 @@ enum Command {
         done: oneshot::Sender<()>,
     },
     WakeAll,
+    Settle {
+        done: oneshot::Sender<()>,
+    },
     Drain {
         link: LinkId,
         done: oneshot::Sender<LinkCounters>,
@@ -60,6 +63,13 @@ enum Command {
         done: oneshot::Sender<Snapshot>,
     },
     Stop,
+}
+
+/// Somebody who waits until what was published is delivered.
+struct Settling {
+    /// How far every link had published.
+    published: Vec<(LinkId, u64)>,
+    done: oneshot::Sender<()>,
 }
 
 /// What the data plane counted.
@@ -189,6 +199,11 @@ impl DataPlaneHandle {
         self.ask(|done| Command::Drain { link, done }).await
     }
 
+    /// Waits until everything that is published by now has been delivered.
+    pub(crate) async fn settle(&self) -> Result<(), Stopped> {
+        self.ask(|done| Command::Settle { done }).await
+    }
+
     /// As `drain`, without waiting for the effect.
     pub(crate) fn drain_soon(&self, link: LinkId) {
         let (done, _answer) = oneshot::channel();
@@ -224,6 +239,7 @@ pub struct DataPlane {
     epoll: Epoll,
     spin: SpinBudget,
     draining: Vec<(LinkId, oneshot::Sender<LinkCounters>)>,
+    settling: Vec<Settling>,
     events: tokio_mpsc::UnboundedSender<RouterEvent>,
     stopped: bool,
     /// Rung at the end and never drained.
@@ -261,6 +277,7 @@ impl DataPlane {
             epoll,
             spin: SpinBudget::new(wait),
             draining: Vec::new(),
+            settling: Vec::new(),
             events,
             stopped: false,
             ended: Arc::clone(&ended),
@@ -359,6 +376,9 @@ impl DataPlane {
         if !self.draining.is_empty() {
             self.finish_drained();
         }
+        if !self.settling.is_empty() {
+            self.finish_settled();
+        }
         for event in self.router.take_events() {
             // Without a control plane there is nobody left to act on it.
             let _ = self.events.send(event);
@@ -418,6 +438,10 @@ impl DataPlane {
                 answer(done, ());
             }
             Command::WakeAll => self.router.wake_all(),
+            Command::Settle { done } => {
+                let published = self.router.published();
+                self.settling.push(Settling { published, done });
+            }
             Command::Drain { link, done } => {
                 if let Some(slot) = self.router.slot_of(link) {
                     self.router.stop_delivering(slot);
@@ -454,6 +478,16 @@ impl DataPlane {
                 answer(done, self.remove(link));
             } else {
                 self.draining.push((link, done));
+            }
+        }
+    }
+
+    fn finish_settled(&mut self) {
+        for waiting in std::mem::take(&mut self.settling) {
+            if self.router.has_delivered(&waiting.published) {
+                answer(waiting.done, ());
+            } else {
+                self.settling.push(waiting);
             }
         }
     }

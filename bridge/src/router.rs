@@ -212,6 +212,24 @@ impl Router {
         }
     }
 
+    /// How far every link has published by now.
+    pub(crate) fn published(&self) -> Vec<(LinkId, u64)> {
+        let links = self.links.iter().flatten();
+        links
+            .map(|link| (link.id, link.consumer.committed_position()))
+            .collect()
+    }
+
+    /// Whether everything up to these positions is delivered, or never will be.
+    pub(crate) fn has_delivered(&self, published: &[(LinkId, u64)]) -> bool {
+        published.iter().all(|&(id, position)| {
+            let mut links = self.links.iter().flatten();
+            links
+                .find(|link| link.id == id)
+                .is_none_or(|link| link.broken || link.consumer.position() >= position)
+        })
+    }
+
     /// Drops a link at once. Publishers that waited for it go on.
     pub(crate) fn remove(&mut self, slot: usize) -> Option<(LinkId, LinkCounters)> {
         self.routes.unsubscribe_all(slot);

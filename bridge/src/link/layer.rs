@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
 use shm_transport::channel::{Fallback, TransportRequest};
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::handshake::{LinkTerms, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{Registry, Shared};
-use super::serve::{serve_client, serve_worker};
+use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::Notice;
 use crate::config::{Config, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
@@ -155,7 +155,13 @@ impl Links for LinkLayer {
                 .get(&self.workers[worker].link)
                 .is_some_and(|entry| entry.violated())
         };
-        if violated && let Err(error) = self.renew(worker, config) {
+        // Whoever is gone before the bridge has looked at what it left has broken the rules all the same.
+        let unsound = self.workers[worker].memory.check().inspect_err(|corrupt| {
+            tracing::error!(worker = %config.name, %corrupt, "a predecessor left its rings in an impossible state");
+        });
+        if (violated || unsound.is_err())
+            && let Err(error) = self.renew(worker, config)
+        {
             tracing::error!(worker = %config.name, %error, "worker cannot be served");
         }
         let WorkerLink { link, memory, .. } = &self.workers[worker];
@@ -187,6 +193,12 @@ impl Links for LinkLayer {
             let name = terms.name.clone();
             if let Err(error) = serve_worker(&shared, socket, terms, memory, notices).await {
                 tracing::warn!(worker = %name, pid, incarnation, %error, "worker did not attach");
+                if let ServeError::Setup(LinkSetupError::Attach(_)) = &error {
+                    // No successor could attach to these rings either.
+                    shared.update(link, |entry| {
+                        entry.status.last_error = Some(error.to_string())
+                    });
+                }
                 if let Some(control) = shared.control() {
                     control.condemn_worker(worker, incarnation, error.to_string());
                 }
@@ -247,17 +259,21 @@ impl Links for LinkLayer {
     }
 
     fn ask_to_end(&mut self, deadline: Duration, reason: &str) {
-        let mut state = self.shared.lock();
-        state.stopping = true;
-        for entry in state.links.values() {
-            if let Some(notices) = &entry.notices {
-                // A session that has ended needs no notice.
-                let _ = notices.send(Notice::Shutdown {
-                    deadline,
-                    reason: reason.to_owned(),
-                });
+        self.shared.lock().stopping = true;
+        let (shared, reason) = (Arc::clone(&self.shared), reason.to_owned());
+        let end = Instant::now() + deadline;
+        tokio::spawn(async move {
+            // What was published before goes ahead of the word, unless a peer that reads nothing holds it up.
+            let _ = tokio::time::timeout(deadline / 2, shared.plane.settle()).await;
+            let deadline = end.saturating_duration_since(Instant::now());
+            for entry in shared.lock().links.values() {
+                if let Some(notices) = &entry.notices {
+                    let reason = reason.clone();
+                    // A session that has ended needs no notice.
+                    let _ = notices.send(Notice::Shutdown { deadline, reason });
+                }
             }
-        }
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use mycelium_messages::control::FallbackCode;
 use shm_transport::channel::{Fallback, LinkEnds};
-use shm_transport::error::{AttachError, CreateError};
+use shm_transport::error::{AttachError, Corrupt, CreateError};
 use shm_transport::layout::{RING_COUNT, RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::ring::{Fencing, RingMemory};
 use shm_transport::segment::{Segment, SegmentOptions};
@@ -128,6 +128,11 @@ impl LinkMemory {
 
     pub(crate) fn max_payload(&self) -> usize {
         self.rings[RING_TO_PEER].max_payload()
+    }
+
+    /// Whether a predecessor left the rings so that a successor can go on with them.
+    pub(crate) fn check(&self) -> Result<(), Corrupt> {
+        self.rings.iter().try_for_each(RingMemory::check_positions)
     }
 
     /// Bytes of records that the peer has not acknowledged.

@@ -94,6 +94,16 @@ impl Pump {
         }
     }
 
+    /// How far the router has published for the peer by now.
+    pub(crate) fn published(&self) -> u64 {
+        self.consumer.committed_position()
+    }
+
+    /// Whether everything up to this position is in the send queue.
+    pub(crate) fn has_queued(&self, position: u64) -> bool {
+        self.consumer.position() >= position
+    }
+
     /// Handles the peer's word that it has released `bytes` of what it got on this connection.
     pub(crate) fn acknowledge(&mut self, bytes: u64) -> Result<(), PumpError> {
         let position = self.acknowledgements.acknowledge(bytes)?;

@@ -88,6 +88,9 @@ pub(crate) struct Session {
     pump_doorbell: Option<AsyncFd<Doorbell>>,
     /// Payload length of a received frame that found no room in the ring.
     blocked: Option<usize>,
+    /// The word of the bridge's end, and how much of the ring goes ahead of it: on a socket a peer takes what comes
+    /// behind that word for nothing.
+    shutdown: Option<(u64, Shutdown)>,
     /// The socket takes nothing more; what the peer sent before is still to be read.
     peer_gone: bool,
 }
@@ -121,6 +124,7 @@ impl Session {
             pump,
             pump_doorbell,
             blocked: None,
+            shutdown: None,
             peer_gone: false,
         })
     }
@@ -141,6 +145,12 @@ impl Session {
                 && !self.peer_gone
             {
                 pump.fill_send_queue(self.socket.get_mut())?;
+                if let Some((_, shutdown)) = self
+                    .shutdown
+                    .take_if(|(position, _)| pump.has_queued(*position))
+                {
+                    self.socket.get_mut().queue_message(&shutdown);
+                }
             }
             self.flush()?;
             let unsent = self.socket.get_ref().unsent() > 0 && !self.peer_gone;
@@ -351,7 +361,10 @@ impl Session {
                     deadline_ms,
                     reason,
                 };
-                self.socket.get_mut().queue_message(&shutdown);
+                match &self.pump {
+                    Some(pump) => self.shutdown = Some((pump.published(), shutdown)),
+                    None => self.socket.get_mut().queue_message(&shutdown),
+                }
             }
             Notice::Rejected {
                 topic_id,

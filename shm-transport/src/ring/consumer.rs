@@ -81,6 +81,14 @@ impl Consumer {
         self.position
     }
 
+    /// Bytes that the producer says it has committed since the ring was created; may lag by a record. It is the peer's
+    /// word, cut to what the ring can hold.
+    #[must_use]
+    pub fn committed_position(&self) -> u64 {
+        let tail = self.memory.tail().load(Ordering::Acquire);
+        tail.clamp(self.position, self.position + self.capacity() as u64)
+    }
+
     /// Says how head stores are ordered against parked flags. Both ends must use the same mode.
     pub fn set_fencing(&mut self, fencing: Fencing) {
         self.fencing = fencing;

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::error::{AttachError, CreateError};
+use crate::error::{AttachError, Corrupt, CreateError};
 use crate::layout;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -133,6 +133,36 @@ impl RingMemory {
         usize::try_from(tail.saturating_sub(head))
             .unwrap_or(usize::MAX)
             .min(self.capacity())
+    }
+
+    /// Checks the positions that a peer left behind, before a successor goes on with them. Either may move meanwhile at
+    /// the hand of the other side.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if no correct pair of peers can have left them so.
+    pub fn check_positions(&self) -> Result<(), Corrupt> {
+        let tail = self.tail().load(Ordering::Acquire);
+        let head = self.head().load(Ordering::Acquire);
+        let capacity = self.capacity() as u64;
+        // A producer that died between a commit and its store of the tail left it one record behind.
+        let head_max = tail.saturating_add(capacity / layout::RING_RECORD_DIVISOR as u64 * 2);
+        let tail_max = head.saturating_add(capacity);
+        let aligned = |position: u64| position.is_multiple_of(layout::FRAME_ALIGN as u64);
+        let (field, value, legal) = if !aligned(head) || head > head_max || head > u64::MAX / 2 {
+            ("head", head, (tail.saturating_sub(capacity), head_max))
+        } else if !aligned(tail) || tail > tail_max {
+            ("tail", tail, (head, tail_max))
+        } else {
+            return Ok(());
+        };
+        Err(Corrupt {
+            field,
+            value,
+            legal,
+            position: tail,
+            word: 0,
+        })
     }
 
     pub(super) fn attach(&self, end: End) -> Result<(), AttachError> {
