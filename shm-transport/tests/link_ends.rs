@@ -1,14 +1,16 @@
 //! Two sides of a link in one process: what each has to do before it sleeps, and what it takes from a peer.
 
 use std::io::IoSlice;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
 use shm_transport::error::ReserveError;
-use shm_transport::ring::{Fencing, Frame, RingMemory};
+use shm_transport::frame::FrameHeader;
+use shm_transport::ring::{Consumer, Fencing, Frame, Producer, RingMemory};
 use shm_transport::socket::{FillOutcome, FrameStream};
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
 
@@ -76,7 +78,7 @@ fn a_busy_spin_notices_the_other_descriptor() {
         &mut spin,
         WaitFor::Frame,
         Some(watchdog),
-        Some(std::os::fd::AsFd::as_fd(&interrupt)),
+        Some(interrupt.as_fd()),
     );
     assert_eq!(waited.expect("sound"), Waited::Interrupted);
     assert_eq!(ends.parks(), 0);
@@ -100,4 +102,26 @@ fn descriptors_that_nobody_asked_for_do_not_pile_up() {
         assert_eq!(stream.fill().expect("open"), FillOutcome::Data(1));
     }
     assert_eq!(stream.take_fds().len(), 3, "one Welcome carries three");
+}
+
+#[test]
+fn a_successor_wakes_a_peer_whose_flag_its_predecessor_had_cleared_already() {
+    let memory = RingMemory::heap(4096).expect("heap ring");
+    let back = RingMemory::heap(4096).expect("heap ring");
+    let mut consumer = Consumer::attach(memory.clone()).expect("consumer");
+    consumer.arm();
+    let mut predecessor = Producer::attach(memory.clone()).expect("producer");
+    predecessor
+        .try_push(FrameHeader::new(TOPIC, 1), &[1])
+        .expect("room");
+    assert!(predecessor.wakeup_due(), "and here it dies");
+    drop(predecessor);
+
+    let asleep = Doorbell::new().expect("doorbell");
+    let own = Doorbell::new().expect("doorbell");
+    let peer = asleep.try_clone().expect("dup");
+    let successor = LinkEnds::attach(back, memory, own, peer, Fencing::Fenced);
+    assert!(successor.is_ok());
+    let mut fds = [PollFd::new(asleep.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(1), "sleeps for ever");
 }

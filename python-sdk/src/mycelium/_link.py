@@ -164,6 +164,8 @@ class ShmLink(Link):
         )
         self.consumer.set_parked(False)  # A predecessor may have died asleep.
         self.producer.set_parked(False)
+        # Or after it had cleared the bridge's flag and before it rang, so the flags cannot tell whether a ring is owed.
+        peer.notify()
         self._poller.register(own.fileno(), select.POLLIN)
         self._poller.register(sock, select.POLLIN)
 

@@ -70,8 +70,8 @@ pub enum EndsError {
 }
 
 impl LinkEnds {
-    /// Attaches to both rings. A predecessor may have died between its last store and the wakeup that it owed, so the
-    /// peer is woken if it sleeps.
+    /// Attaches to both rings, and rings the peer's doorbell: a predecessor may have died after it had cleared the flag
+    /// of a sleeping peer and before it rang itself, so the flags cannot tell whether a wakeup is owed.
     ///
     /// # Errors
     ///
@@ -87,10 +87,8 @@ impl LinkEnds {
         let mut producer = Producer::attach(write)?;
         consumer.set_fencing(fencing);
         producer.set_fencing(fencing);
-        if consumer.wakeup_due() | producer.wakeup_due() {
-            // A doorbell that cannot be rung belongs to a peer that is gone; its hang-up tells.
-            let _ = peer_doorbell.notify();
-        }
+        // A doorbell that cannot be rung belongs to a peer that is gone; its hang-up tells.
+        let _ = peer_doorbell.notify();
         Ok(Self {
             consumer,
             producer,
