@@ -422,3 +422,23 @@ def test_acknowledgements_come_while_the_stream_goes_on(make_bridge: MakeBridge,
         assert bridge.acknowledged <= 99 * RECORD
         _look(channel)
         wait_until(lambda: _look(channel) or bridge.acknowledged == 100 * RECORD, "the last acknowledgement")
+
+
+def test_a_peer_rings_once_when_it_attaches_because_its_predecessor_may_have_owed_that(
+    make_bridge: MakeBridge,
+) -> None:
+    bridge = make_bridge(transport="shm")
+    with bridge.connect() as channel:
+        wait_until(bridge.own_bell.drain, "the doorbell")
+        assert channel.statistics().wakeups_sent == 0
+
+
+def test_sending_after_close_says_that_the_channel_is_closed(bridge: BridgeDouble) -> None:
+    channel = bridge.connect()
+    signals = channel.publisher(Signal)
+    signals.send(signal(1))
+    channel.close()
+    with pytest.raises(mycelium.ChannelClosed):
+        signals.send(signal(2))
+    with pytest.raises(mycelium.ChannelClosed), signals.reserve():
+        pass

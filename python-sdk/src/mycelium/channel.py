@@ -355,6 +355,7 @@ class Channel(ChannelCore):
                 link.writer.flush_until(time.monotonic_ns() + _GOODBYE_NS)
         finally:
             self._release_current()
+            link.producer.limit = -1  # Every later send takes the long way, which finds the channel closed.
             link.close()
 
     def __enter__(self) -> Self:
