@@ -84,6 +84,11 @@ def test_spinning_in_vain_shortens_and_success_restores(monkeypatch: pytest.Monk
     for expected in (80_000, 40_000, 20_000, 10_000, 10_000):
         budget.failed()
         assert budget.current_ns == expected
+    budget.parked_for(1_000_000)
+    assert budget.current_ns == 10_000
+    budget.parked_for(640_000)
+    assert budget.current_ns == 160_000
+    budget.failed()
     budget.succeeded()
     assert budget.current_ns == 160_000
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})

@@ -201,7 +201,9 @@ class ChannelCore:
             left = self._left_ms(deadline)
             if left == 0:
                 raise TimeoutError("no message in time")
+            parked_at = time.monotonic_ns()
             link.park(left)
+            spin.parked_for(time.monotonic_ns() - parked_at)
             self._drain_control()
             if consumer.has_data:
                 return

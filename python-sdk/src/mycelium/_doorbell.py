@@ -47,11 +47,16 @@ class Doorbell:
             self._fd = -1
 
 
-class SpinBudget:
-    """How long to spin before parking, in nanoseconds: halved when spinning was in vain, restored when it paid.
+_NEAR_MISS = 4
+"""A park that ends within this many full budgets says that spinning would have been worth it."""
 
-    It never falls below a sixteenth of its maximum, or it could not find out that spinning pays again. In a process
-    that may use one CPU only it is 0: the peer cannot make progress while this side spins.
+
+class SpinBudget:
+    """How long to spin before parking, in nanoseconds.
+
+    Halved when spinning was in vain, down to a sixteenth; restored when it paid, or when the park after it was so short
+    that a full spin might have spared it. In a process that may use one CPU only it is 0: the peer cannot make progress
+    while this side spins.
 
     Args:
         max_us: Longest time to spin, in microseconds; 0 parks at once.
@@ -73,6 +78,11 @@ class SpinBudget:
     def failed(self) -> None:
         """Spinning was in vain."""
         self.current_ns = max(self.current_ns >> 1, self._floor_ns)
+
+    def parked_for(self, elapsed_ns: int) -> None:
+        """Tells how long the park lasted that followed a vain spin."""
+        if elapsed_ns <= self._max_ns * _NEAR_MISS:
+            self.current_ns = self._max_ns
 
 
 def deadline_after(timeout: float | None) -> int | None:

@@ -5,6 +5,7 @@ The channel decides *what* is waited for; a link knows *how*: which flag to rais
 
 from __future__ import annotations
 
+import abc
 import os
 import select
 import socket
@@ -27,7 +28,7 @@ _SPIN_ROUND = range(64)
 _RECEIVE_LEN = 65536
 
 
-class Link:
+class Link(abc.ABC):
     """What both transports share: the socket and the control frames on it.
 
     Attributes:
@@ -55,14 +56,15 @@ class Link:
         self._poller = select.poll()
 
     @property
+    @abc.abstractmethod
     def eof(self) -> bool:
         """Whether the bridge hung up."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fileno(self) -> int:
         """The descriptor that becomes readable when data comes."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def released(self) -> int:
         """Word up to which records are released: the one in hand, or the next."""
         held = self.held()
@@ -70,20 +72,20 @@ class Link:
 
     def idle(self) -> None:
         """Acknowledges what has to be acknowledged before reporting that nothing is there."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def acknowledge(self) -> None:
         """Acknowledges everything that is released."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def receive_control(self, *, ahead: bool) -> None:
         """Takes control frames from the socket into :attr:`control`; never blocks.
 
         Args:
             ahead: Also those that come behind data frames which are not read yet.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def wait_control(self, timeout_ms: float | None) -> None:
         """Sleeps until the socket has something to read (or takes what is pending)."""
         events = select.POLLIN | (select.POLLOUT if self.writer.pending else 0)
@@ -93,23 +95,22 @@ class Link:
 
     def spin(self, budget_ns: int) -> bool:
         """Looks for data until the budget is used up; True when there is some."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def arm(self) -> bool:
         """Makes the bridge wake this side when data comes; False if data is already there."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def disarm(self) -> None:
         """Ends :meth:`arm`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def park(self, timeout_ms: float | None) -> None:
         """Sleeps until there may be data, a control frame, or the end of the time."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def park_for_room(self, count: int, timeout_ms: float | None) -> None:
         """Sleeps until there may be room for a record of so many words."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Gives everything back to the system."""
