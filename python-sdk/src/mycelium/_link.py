@@ -64,12 +64,12 @@ class Link(abc.ABC):
     def fileno(self) -> int:
         """The descriptor that becomes readable when data comes."""
 
-    @abc.abstractmethod
     def released(self) -> int:
         """Word up to which records are released: the one in hand, or the next."""
         held = self.held()
         return self.consumer.word if held is None else held
 
+    @abc.abstractmethod
     def idle(self) -> None:
         """Acknowledges what has to be acknowledged before reporting that nothing is there."""
 
@@ -85,7 +85,6 @@ class Link(abc.ABC):
             ahead: Also those that come behind data frames which are not read yet.
         """
 
-    @abc.abstractmethod
     def wait_control(self, timeout_ms: float | None) -> None:
         """Sleeps until the socket has something to read (or takes what is pending)."""
         events = select.POLLIN | (select.POLLOUT if self.writer.pending else 0)
@@ -93,6 +92,7 @@ class Link(abc.ABC):
         poller.register(self.sock, events)
         poller.poll(timeout_ms)
 
+    @abc.abstractmethod
     def spin(self, budget_ns: int) -> bool:
         """Looks for data until the budget is used up; True when there is some."""
 
