@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use shm_transport::channel::LinkEnds;
 use shm_transport::error::{Corrupt, ReserveError};
+use shm_transport::frame::record_len;
 use shm_transport::ring::{Consumer, Frame, Producer};
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{Doorbell, heavy_fence};
@@ -58,6 +59,11 @@ impl Pump {
     /// The doorbell that the router rings for this pump.
     pub(crate) fn doorbell(&self) -> &Doorbell {
         &self.own_doorbell
+    }
+
+    /// Most bytes that [`Pump::fill_send_queue`] leaves in the send queue.
+    pub(crate) fn send_queue_max(&self) -> usize {
+        SEND_QUEUE_MAX + record_len(self.consumer.max_payload())
     }
 
     /// Moves frames from the ring to the send queue, as far as that has room.

@@ -26,6 +26,9 @@ use super::pump::{Pump, PumpError};
 use crate::data_plane::{DataPlaneHandle, Stopped};
 use crate::routes::LinkId;
 
+/// Bytes of answers that may wait in the send queue, besides application frames.
+const ANSWERS_MAX: usize = 256 * 1024;
+
 /// What the rest of the bridge wants a peer to be told.
 #[derive(Debug)]
 pub(crate) enum Notice {
@@ -240,6 +243,7 @@ impl Session {
                 let payload = frame.to_vec();
                 self.socket.get_mut().advance(header.record_len());
                 self.on_control(header, &payload).await?;
+                self.check_answers()?;
                 continue;
             }
             let Some(pump) = &mut self.pump else {
@@ -350,6 +354,23 @@ impl Session {
             reason,
         };
         self.socket.get_mut().queue_message(&reply);
+    }
+
+    /// Answers are sent as far as the socket takes them; a peer that reads none must not make them pile up.
+    fn check_answers(&mut self) -> Result<(), Failure> {
+        let max = ANSWERS_MAX + self.pump.as_ref().map_or(0, Pump::send_queue_max);
+        if self.socket.get_ref().unsent() <= max {
+            return Ok(());
+        }
+        self.flush()?;
+        let unsent = self.socket.get_ref().unsent();
+        if unsent <= max {
+            return Ok(());
+        }
+        let message = format!(
+            "answers are not read: unsent_bytes={unsent} max={max}; read the socket before asking for more"
+        );
+        Err(Failure::Violation(LinkErrorCode::PROTOCOL, message))
     }
 
     fn pass_on(&mut self, notice: Notice) -> Result<(), Failure> {
