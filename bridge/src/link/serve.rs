@@ -73,6 +73,7 @@ async fn serve_greeted(
     attached: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let (link, name, pid) = (terms.link, terms.name.clone(), greeted.hello.pid);
+    let epoch = terms.epoch;
     let fencing = greeted.fencing;
     shared.plane.set_fencing(link, fencing).await?;
     if let Ok(segment) = memory.segment() {
@@ -88,7 +89,7 @@ async fn serve_greeted(
     report_attached(shared, link, &name, pid, &agreed, fencing);
     attached();
     let end = session.run().await;
-    report_end(shared, link, &name, pid, end);
+    report_end(shared, link, epoch, &name, pid, end);
     Ok(())
 }
 
@@ -156,7 +157,7 @@ fn report_attached(
     }
 }
 
-fn report_end(shared: &Shared, link: LinkId, name: &str, pid: u32, end: SessionEnd) {
+fn report_end(shared: &Shared, link: LinkId, epoch: u64, name: &str, pid: u32, end: SessionEnd) {
     let error = match end {
         SessionEnd::Goodbye { reason } => {
             tracing::info!(%link, name, pid, reason, "peer said goodbye");
@@ -177,7 +178,10 @@ fn report_end(shared: &Shared, link: LinkId, name: &str, pid: u32, end: SessionE
     };
     let mut condemned = None;
     shared.update(link, |entry| {
-        if let Some(error) = error {
+        // The link may have been handed on already; a successor has nothing to do with this.
+        if let Some(error) = error
+            && entry.status.epoch == epoch
+        {
             entry.notices = None;
             condemned = entry.worker.map(|worker| (worker, error.clone()));
             entry.status.last_error = Some(error);
@@ -204,14 +208,7 @@ pub(super) async fn serve_client(
         asked.to_owned()
     };
     if shared.lock().stopping {
-        let message = "the bridge is shutting down; connect again later";
-        return Err(refused(
-            &mut greeted.stream,
-            RefusedCode::SHUTTING_DOWN,
-            message,
-            None,
-        )
-        .into());
+        return Err(shutting_down(&mut greeted.stream).into());
     }
     let pid = u32::try_from(credentials.pid).ok();
     if let Err(error) = take_name_soon(shared, link, &name, pid).await {
@@ -228,11 +225,21 @@ pub(super) async fn serve_client(
         entry.notices = Some(sender);
         entry.status.epoch = 1;
     });
+    // Whoever is not in the table when the bridge begins to stop is not told about it.
+    if shared.lock().stopping {
+        shared.lock().links.remove(&link);
+        return Err(shutting_down(&mut greeted.stream).into());
+    }
     let served = serve_named_client(shared, greeted, link, name, notices).await;
     // The name is free as soon as the peer is gone; what it published is still delivered.
     shared.lock().links.remove(&link);
     let _ = shared.plane.drain(link).await;
     served
+}
+
+fn shutting_down(stream: &mut FrameStream) -> HandshakeError {
+    let message = "the bridge is shutting down; connect again later";
+    refused(stream, RefusedCode::SHUTTING_DOWN, message, None)
 }
 
 /// Takes a name, also one whose holder has just left: the hang-up and the next connection of a client that starts again
@@ -297,4 +304,48 @@ fn count_clients(shared: &Shared, change: isize) -> bool {
         control.clients_attached(count);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use shm_transport::wakeup::WaitStrategy;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::data_plane::DataPlane;
+    use crate::link::LinkLayer;
+
+    #[test]
+    fn the_end_of_a_predecessor_does_not_touch_its_successor() {
+        let directory = tempfile::tempdir().expect("directory");
+        let file = directory.path().join("bridge.toml");
+        let contracts = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
+        std::fs::write(&file, format!("[bridge]\ncontracts = '{contracts}'\n")).expect("file");
+        let config = Config::load(&file).expect("sound");
+        let (events, router_events) = mpsc::unbounded_channel();
+        let (_plane, handle) =
+            DataPlane::new(Vec::new(), WaitStrategy::Park, events).expect("data plane");
+        let (_links, registry) = LinkLayer::new(&config, handle, router_events).expect("links");
+        let shared = &registry.shared;
+        let link = shared.next_link();
+        shared.take_name(link, "worker", None).expect("free");
+        let (sender, mut notices) = mpsc::unbounded_channel();
+        shared.update(link, |entry| {
+            entry.notices = Some(sender);
+            entry.status.epoch = 2;
+            entry.worker = Some((0, 2));
+        });
+        let end = |message: &str| SessionEnd::Violation {
+            message: message.into(),
+        };
+        report_end(shared, link, 1, "worker", 11, end("late"));
+        let status = registry.link("worker").expect("known");
+        assert_eq!(status.last_error, None);
+        assert!(!notices.is_closed(), "the successor can still be told");
+
+        report_end(shared, link, 2, "worker", 12, end("its own"));
+        let status = registry.link("worker").expect("known");
+        assert_eq!(status.last_error.as_deref(), Some("its own"));
+        assert!(notices.try_recv().is_err() && notices.is_closed());
+    }
 }
