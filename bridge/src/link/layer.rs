@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
+use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
@@ -26,6 +27,9 @@ use crate::listen::{NotAllowed, PeerCredentials};
 use crate::router::{Rejection, RouterEvent};
 use crate::routes::LinkId;
 use crate::worker::Outcome;
+
+/// How long a peer whose user is not allowed may take for its Hello.
+const REFUSED_HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The link layer of a bridge.
 pub struct LinkLayer {
@@ -253,6 +257,9 @@ impl Links for LinkLayer {
         let message = error.to_string();
         tokio::task::spawn_blocking(move || {
             if let Ok(mut stream) = FrameStream::new(stream) {
+                // A socket that is closed before the peer has sent its Hello makes it fail there, and it never reads
+                // the reason. What it says does not matter.
+                let _ = receive_hello(&mut stream, Instant::now() + REFUSED_HELLO_TIMEOUT);
                 refused(&mut stream, RefusedCode::NOT_ALLOWED, &message, None);
             }
         });

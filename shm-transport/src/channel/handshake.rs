@@ -225,7 +225,11 @@ pub(super) fn join(
     deadline: Instant,
 ) -> Result<Joined, HandshakeError> {
     stream.queue_message(&hello(options)?);
-    stream.flush_until(deadline).map_err(io_error("Hello"))?;
+    match stream.flush_until(deadline) {
+        // A bridge that closes before it has the Hello may have said why.
+        Ok(()) | Err(StreamError::HangUp) => {}
+        Err(error) => return Err(io_error("Hello")(error)),
+    }
 
     let (header, payload) = receive(stream, "Welcome", deadline)?;
     if header.topic_id == Refused::TOPIC_ID {
