@@ -299,6 +299,5 @@ pub fn quote(sequence: u64) -> Quote {
         bid,
         ask: bid + 2e-4,
         volume: (sequence % 7) as f64,
-        ..Quote::default()
     }
 }
