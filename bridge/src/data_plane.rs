@@ -23,6 +23,10 @@ use crate::routes::{LinkId, Topic};
 /// The epoll key of the doorbell that announces commands; links use their slot.
 const COMMAND_KEY: u64 = u64::MAX;
 
+/// Longest spin while a subscriber is full: it makes room once per eighth of its ring, which is long, and it may need
+/// this very core for it. Long enough to take in a burst of answers without a wakeup for each.
+const STALLED_SPIN: Duration = Duration::from_micros(10);
+
 /// What the control plane asks of the data plane. Each is answered once it has taken effect; an answer that nobody
 /// waits for any more is dropped.
 enum Command {
@@ -316,10 +320,16 @@ impl DataPlane {
         if moved > 0 || self.stopped {
             return moved;
         }
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let now = Instant::now();
+        let deadline = timeout.map(|timeout| now + timeout);
+        let mut spin_until = deadline;
+        if self.router.is_stalled() {
+            let bound = now + STALLED_SPIN;
+            spin_until = Some(deadline.map_or(bound, |at| at.min(bound)));
+        }
         let mut spin = self.spin.clone();
         let mut moved = 0;
-        let found = spin.spin(deadline, || {
+        let found = spin.spin(spin_until, || {
             moved = self.router.poll();
             moved > 0 || self.take_commands()
         });

@@ -10,7 +10,7 @@ from replay import Decision, main
 FAST = 2 / (16 + 1)
 SLOW = 2 / (128 + 1)
 # The averages have to be apart by this part of the price, so that noise does not flip the side back and forth.
-BAND = 1e-5
+BAND = 2e-5
 
 
 class Momentum:

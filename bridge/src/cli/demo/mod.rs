@@ -29,7 +29,7 @@ pub(super) struct DemoArguments {
     #[arg(long, value_name = "DIR", default_value = ".")]
     root: PathBuf,
     /// Quotes to each worker at full speed.
-    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     quotes: u64,
     /// Quotes sent one at a time.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
