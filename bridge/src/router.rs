@@ -270,7 +270,10 @@ impl Router {
 
     /// Whether some publisher is held back by a subscriber without room.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.links.iter().flatten().any(|link| !link.stalled_on.is_empty())
+        self.links
+            .iter()
+            .flatten()
+            .any(|link| !link.stalled_on.is_empty())
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<RouterEvent> {
