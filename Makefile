@@ -28,7 +28,7 @@ demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memor
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-python test-fallback ## Run every check and every test
+test: lint check-contracts test-rust test-fallback test-python ## Run every check and every test
 
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff and mypy
 	$(CARGO) fmt --all --check
