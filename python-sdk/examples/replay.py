@@ -72,6 +72,17 @@ class Audit:
             following = sequences[-1] + 1
         self._expected = following
 
+    def add_one(self, sequence: int, bid: float, ask: float, frame: bytes) -> None:
+        """The same for one quote, in a fraction of the time."""
+        self.quotes += 1
+        self.quote_checksum = zlib.crc32(frame, self.quote_checksum)
+        self.bid_sum += bid
+        self.ask_sum += ask
+        if sequence != self._expected:
+            self.out_of_order += sequence < self._expected
+            self.missing += max(0, sequence - self._expected)
+        self._expected = sequence + 1
+
 
 class ReplayWorker:
     """Feeds a strategy from a channel and answers with signals and reports."""
@@ -82,7 +93,8 @@ class ReplayWorker:
         self._name = channel.name[:16]
         self._signals = channel.publisher(Signal)
         self._reports = channel.publisher(ReplayReport)
-        self._signal = Signal(worker=self._name, side=Side.HOLD)
+        # Built once and filled again and again: setting the numbers costs less than building a message.
+        self._drafts = [Signal(worker=self._name, side=Side.HOLD)]
         self._audit = Audit()
         # A successor that takes over in the middle of a phase has not seen its mark: it answers every quote.
         self._mode = Mode.RESUME if channel.epoch > 1 else Mode.STREAM
@@ -111,31 +123,40 @@ class ReplayWorker:
             decisions = self._strategy.decide(bids, asks, every=False)
             if decisions:
                 times = batch.column(Quote, "timestamp_ns")
-                for decision in decisions:
-                    at = decision.at
-                    self._send(decision, sequences[at], times[at], (bids[at] + asks[at]) / 2)
+                self._answer(decisions, sequences, times, bids, asks)
             self._audit.add(sequences, bids, asks, batch.to_bytes())
 
     def _take(self, message: object) -> None:
         """Takes one message, with the shortest way to the answer."""
         if isinstance(message, Quote):
-            bid, ask = message.bid, message.ask
-            for decision in self._strategy.decide([bid], [ask], every=self._mode is not Mode.STREAM):
-                self._send(decision, message.sequence, message.timestamp_ns, (bid + ask) / 2)
-            self._audit.add([message.sequence], [bid], [ask], _frame(message))
+            sequence, bid, ask = message.sequence, message.bid, message.ask
+            decisions = self._strategy.decide([bid], [ask], every=self._mode is not Mode.STREAM)
+            if decisions:
+                self._answer(decisions, [sequence], [message.timestamp_ns], [bid], [ask])
+            self._audit.add_one(sequence, bid, ask, _frame(message))
         elif isinstance(message, ReplayMark):
             self._on_mark(message)
 
-    def _send(self, decision: Decision, sequence: int, timestamp_ns: int, price: float) -> None:
-        signal = self._signal
-        signal.quote_sequence = sequence
-        signal.quote_timestamp_ns = timestamp_ns
-        signal.price = price
-        signal.side = decision.side
-        signal.strength = decision.strength
-        self._signals.send(signal)
-        self._audit.signals += 1
-        self._audit.signal_checksum = zlib.crc32(_frame(signal), self._audit.signal_checksum)
+    def _answer(
+        self, decisions: list[Decision], sequences: list[int], times: list[int], bids: list[float], asks: list[float]
+    ) -> None:
+        """Sends a signal for each decision, all in a row, so that the bridge has to be woken at most once."""
+        drafts = self._drafts
+        while len(drafts) < len(decisions):
+            drafts.append(drafts[0].copy())
+        for signal, (at, side, strength) in zip(drafts, decisions):
+            signal.quote_sequence = sequences[at]
+            signal.quote_timestamp_ns = times[at]
+            signal.price = (bids[at] + asks[at]) / 2
+            signal.side = side
+            signal.strength = strength
+        send = self._signals.send
+        sent = drafts[: len(decisions)]
+        for signal in sent:
+            send(signal)
+        audit = self._audit
+        audit.signals += len(sent)
+        audit.signal_checksum = zlib.crc32(b"".join(map(_frame, sent)), audit.signal_checksum)
 
     def _on_mark(self, mark: ReplayMark) -> None:
         takes_part = mark.worker in ("", self._name)
