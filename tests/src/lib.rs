@@ -8,7 +8,7 @@ mod process;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use process::{BridgeProcess, Finished, has_ended, run_python};
+pub use process::{BridgeProcess, Finished, bridge_binary, has_ended, run_python};
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;

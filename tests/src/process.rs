@@ -14,7 +14,11 @@ use crate::{Place, WATCHDOG, python, repository, wait_for, wait_until};
 
 /// The program of the bridge, built with the profile of the running tests. Cargo does not build the programs of other
 /// packages for a test, and one that is there may be old; asking costs little if it is not.
-fn bridge_binary() -> &'static Path {
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn bridge_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let this = std::env::current_exe().expect("the path of this test");

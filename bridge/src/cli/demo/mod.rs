@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 use mycelium_bridge::logging::{self, LogFormat};
 use shm_transport::channel::Transport;
+use shm_transport::error::CreateError;
+use shm_transport::layout::{RING_CAPACITY_MIN, RING_COUNT};
+use shm_transport::segment::{Segment, SegmentOptions};
 
 use self::progress::grouped;
 use self::quotes::Quotes;
@@ -95,10 +98,24 @@ fn replay(arguments: &DemoArguments) -> Result<(), DemoError> {
             arguments.round_trips,
         )
     };
+    let shm = match shared_memory() {
+        Ok(()) => Ok(run(Transport::Shm)?),
+        Err(error) => {
+            say(&format!(
+                "\nNo shared memory on this machine, so the socket only: {error}\n"
+            ));
+            Err(error.to_string())
+        }
+    };
+    let transport = if shm.is_ok() {
+        Transport::Shm
+    } else {
+        Transport::Socket
+    };
     let report = Report {
-        shm: run(Transport::Shm)?,
+        shm,
         socket: run(Transport::Socket)?,
-        kill: phases::kill_one(&paths, &quotes, Transport::Shm, arguments.kill_quotes)?,
+        kill: phases::kill_one(&paths, &quotes, transport, arguments.kill_quotes)?,
     };
     let path = arguments.output.join("report.json");
     report.write(&path).map_err(|source| DemoError::Write {
@@ -112,6 +129,15 @@ fn replay(arguments: &DemoArguments) -> Result<(), DemoError> {
     } else {
         Err(DemoError::Verification(problems))
     }
+}
+
+/// Whether this process gets a segment at all.
+fn shared_memory() -> Result<(), CreateError> {
+    let options = SegmentOptions {
+        ring_capacity: [RING_CAPACITY_MIN; RING_COUNT],
+        schema_digest: [0; 32],
+    };
+    Segment::create(&options).map(drop)
 }
 
 /// Standard output may be closed; the report is in the file all the same.

@@ -164,21 +164,24 @@ pub(super) fn kill_one(
         .map_or(0, |status| status.epoch);
     replay.inbox = Some(Vec::new());
     let mut progress = Progress::start(label, count);
-    let mut killed = None;
+    let mut victim = Victim {
+        worker: VICTIM,
+        after: count / 3,
+        killed: false,
+    };
     replay.stream(
         count,
         |sequence| quotes.at(sequence),
         |replay, done| {
             progress.update(done);
-            if killed.is_none() && replay.answers[VICTIM].signals >= count / 3 {
-                let pid = replay.link(WORKERS[VICTIM]).and_then(|status| status.pid);
-                // A worker that just died on its own is found out by the count of restarts.
-                killed = pid.and_then(|pid| {
-                    kill(Pid::from_raw(pid.cast_signed()), UnixSignal::SIGKILL).ok()
-                });
-            }
+            victim.kill_when_due(replay);
         },
     )?;
+    // In a short stream everything may be published while the victim still has most of it in its ring.
+    while !victim.killed {
+        replay.turn()?;
+        victim.kill_when_due(&replay);
+    }
     replay.end(Mode::RESUME, "")?;
     progress.finish();
     let epoch = replay
@@ -197,7 +200,7 @@ pub(super) fn kill_one(
         let of_worker = signals.iter().filter(|signal| signal.worker == *name);
         count_answers(name, of_worker, quotes, count, allowed_jumps, &mut kill);
     }
-    if killed.is_none() || restarts != 1 {
+    if restarts != 1 {
         kill.problems.push(format!(
             "{} was to be restarted once: restarts={restarts}",
             WORKERS[VICTIM]
@@ -209,6 +212,27 @@ pub(super) fn kill_one(
     }
     replay.finish()?;
     Ok(kill)
+}
+
+/// The worker that is killed once it has answered a part of the stream.
+struct Victim {
+    worker: usize,
+    after: u64,
+    killed: bool,
+}
+
+impl Victim {
+    fn kill_when_due(&mut self, replay: &Replay) {
+        if self.killed || replay.answers[self.worker].signals < self.after {
+            return;
+        }
+        // A worker that has just died on its own is found out by the count of restarts.
+        let pid = replay
+            .link(WORKERS[self.worker])
+            .and_then(|status| status.pid);
+        self.killed = pid
+            .is_some_and(|pid| kill(Pid::from_raw(pid.cast_signed()), UnixSignal::SIGKILL).is_ok());
+    }
 }
 
 /// Holds the answers of one worker against the quotes: each at least once, in order but for one step back per restart,

@@ -45,8 +45,12 @@ pub(super) enum DemoError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("nothing moved for {} s while {what}; {workers}", WATCHDOG.as_secs())]
-    Stuck { what: String, workers: String },
+    #[error("stuck in '{what}' for {} s; {workers}", elapsed.as_secs())]
+    Stuck {
+        what: String,
+        elapsed: Duration,
+        workers: String,
+    },
     #[error("worker {worker} runs over {actual} instead of {expected}: {reason}")]
     WrongTransport {
         worker: &'static str,
@@ -210,7 +214,7 @@ impl Replay {
     }
 
     /// Lets the router work, or wait for work, and takes in what came.
-    fn turn(&mut self) -> Result<(), DemoError> {
+    pub(super) fn turn(&mut self) -> Result<(), DemoError> {
         if self.plane.turn(Some(TURN)) == 0 {
             self.check_watchdog()?;
         } else {
@@ -242,7 +246,8 @@ impl Replay {
     }
 
     fn check_watchdog(&self) -> Result<(), DemoError> {
-        if self.last_sign.elapsed() < WATCHDOG {
+        let ended = WORKERS.iter().any(|name| self.bridge.link(name).is_none());
+        if self.last_sign.elapsed() < WATCHDOG && !ended {
             return Ok(());
         }
         let describe = |name: &&str| match self.bridge.link(name) {
@@ -257,6 +262,7 @@ impl Replay {
         let workers = WORKERS.iter().map(describe).collect::<Vec<_>>().join(", ");
         Err(DemoError::Stuck {
             what: self.what.clone(),
+            elapsed: self.last_sign.elapsed(),
             workers,
         })
     }
@@ -335,7 +341,7 @@ fn write_config(paths: &Paths, transport: Transport) -> Result<PathBuf, DemoErro
         let script = examples.join(format!("{worker}.py"));
         text += &format!(
             "\n[[worker]]\nname = {worker:?}\ncommand = [{python:?}, {script:?}]\n\
-             subscribe = [\"Quote\", \"ReplayMark\"]\n"
+             subscribe = [\"Quote\", \"ReplayMark\"]\nrestart_limit = 3\n"
         );
     }
     let path = paths.output.join(format!("bridge-{name}.toml"));

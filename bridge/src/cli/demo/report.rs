@@ -110,38 +110,38 @@ impl Kill {
 
 /// Everything that the demo found out.
 pub(super) struct Report {
-    pub(super) shm: Run,
+    /// The run over shared memory, or why this machine has none.
+    pub(super) shm: Result<Run, String>,
     pub(super) socket: Run,
     pub(super) kill: Kill,
 }
 
 impl Report {
+    fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.shm.iter().chain([&self.socket])
+    }
+
     /// What did not come out as it should.
     pub(super) fn problems(&self) -> Vec<String> {
-        [
-            &self.shm.problems,
-            &self.socket.problems,
-            &self.kill.problems,
-        ]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
+        let runs = self.runs().flat_map(|run| &run.problems);
+        runs.chain(&self.kill.problems).cloned().collect()
     }
 
-    fn rate_ratio(&self) -> f64 {
-        self.shm.rate_per_s / self.socket.rate_per_s
-    }
-
-    fn rtt_ratios(&self) -> [f64; 3] {
-        std::array::from_fn(|index| self.socket.rtt_us[index] / self.shm.rtt_us[index])
+    /// By how much shared memory is better: rate, and p50, p99 and p99.9 of the round trip.
+    fn ratios(&self) -> Option<(f64, [f64; 3])> {
+        let shm = self.shm.as_ref().ok()?;
+        let rtt = std::array::from_fn(|index| self.socket.rtt_us[index] / shm.rtt_us[index]);
+        Some((shm.rate_per_s / self.socket.rate_per_s, rtt))
     }
 
     pub(super) fn json(&self) -> Value {
-        let [p50, p99, p999] = self.rtt_ratios();
+        let ratios = self.ratios().map(|(rate, [p50, p99, p999])| {
+            json!({ "rate": rate, "rtt": { "p50": p50, "p99": p99, "p999": p999 } })
+        });
         json!({
-            "runs": [self.shm.json(), self.socket.json()],
-            "shm_to_socket": { "rate": self.rate_ratio(), "rtt": { "p50": p50, "p99": p99, "p999": p999 } },
+            "runs": self.runs().map(Run::json).collect::<Vec<_>>(),
+            "shm_to_socket": ratios,
+            "shm_unavailable": self.shm.as_ref().err(),
             "kill": self.kill.json(),
         })
     }
@@ -178,7 +178,7 @@ impl Report {
             "verified",
         ]
         .map(str::to_owned));
-        for run in [&self.shm, &self.socket] {
+        for run in self.runs() {
             let [p50, p99, p999] = run.rtt_us.map(|micros| format!("{micros:.1}"));
             row([
                 run.transport.name().to_owned(),
@@ -197,22 +197,35 @@ impl Report {
                 .to_owned(),
             ]);
         }
-        let [p50, p99, p999] = self.rtt_ratios().map(|ratio| format!("{ratio:.1} x"));
-        let rate = format!("{:.2} x", self.rate_ratio());
-        row(["shm gains", "", &rate, &p50, &p99, &p999, "", "", ""].map(str::to_owned));
+        if let Some((rate, rtt)) = self.ratios() {
+            let rate = format!("{rate:.2} x");
+            let [p50, p99, p999] = rtt.map(|ratio| format!("{ratio:.1} x"));
+            row(["shm gains", "", &rate, &p50, &p99, &p999, "", "", ""].map(str::to_owned));
+        }
+        if let Err(reason) = &self.shm {
+            let _ = writeln!(text, "\nNot run over shared memory: {reason}.");
+        }
         let Kill {
+            transport,
             messages,
             lost,
             redelivered,
             restarts,
+            problems,
             ..
-        } = self.kill;
+        } = &self.kill;
+        let verdict = if problems.is_empty() {
+            "the other worker got every quote once"
+        } else {
+            "NOT as it should be"
+        };
         let _ = writeln!(
             text,
-            "\nSIGKILL of worker {} in mid-stream of {} quotes: lost {lost}, redelivered {redelivered}, restarts \
-             {restarts}; the other worker noticed nothing.",
+            "\nSIGKILL of worker {} in mid-stream of {} quotes over {}: lost {lost}, redelivered {redelivered}, \
+             restarts {restarts}; {verdict}.",
             WORKERS[0],
-            grouped(messages)
+            grouped(*messages),
+            transport.name()
         );
         text
     }
