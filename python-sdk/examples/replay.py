@@ -113,7 +113,7 @@ class ReplayWorker:
 
     def _take_batch(self) -> None:
         """Takes many quotes at once: as columns, which costs a fraction of an object per quote."""
-        with self._channel.recv_batch(limit=2048) as batch:
+        with self._channel.recv_batch(limit=1024) as batch:
             sequences = batch.column(Quote, "sequence")
             if len(sequences) < len(batch):  # A mark is among them: what comes before it belongs to another phase.
                 for message in batch:
