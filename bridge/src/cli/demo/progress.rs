@@ -56,7 +56,7 @@ impl Progress {
             0.0
         };
         let line = format!(
-            "{:<34} {:>10} of {}  {percent:>3} %  {:>10}/s",
+            "{:<35} {:>9} of {:<9} {percent:>3}% {:>9}/s",
             self.label,
             grouped(done),
             grouped(self.total),
