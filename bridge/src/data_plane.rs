@@ -27,14 +27,13 @@ const COMMAND_KEY: u64 = u64::MAX;
 /// this very core for it. Long enough to take in a burst of answers without a wakeup for each.
 const STALLED_SPIN: Duration = Duration::from_micros(10);
 
-/// What the control plane asks of the data plane. Each is answered once it has taken effect; an answer that nobody
+/// What the control plane asks of the data plane. Those with `done` are answered once they have taken effect; an answer that nobody
 /// waits for any more is dropped.
 enum Command {
     Add {
         link: LinkId,
         ends: Box<LinkEnds>,
         subscribe: Vec<u16>,
-        done: oneshot::Sender<()>,
     },
     Subscribe {
         link: LinkId,
@@ -131,12 +130,10 @@ impl DataPlaneHandle {
         ends: LinkEnds,
         subscribe: Vec<u16>,
     ) -> Result<(), Stopped> {
-        let (done, _answer) = oneshot::channel();
         self.send(Command::Add {
             link,
             ends: Box::new(ends),
             subscribe,
-            done,
         })
     }
 
@@ -402,7 +399,6 @@ impl DataPlane {
                 link,
                 ends,
                 subscribe,
-                done,
             } => {
                 let slot = self.router.add(link, *ends);
                 for topic_id in subscribe {
@@ -413,7 +409,6 @@ impl DataPlane {
                 {
                     tracing::error!(%link, %errno, "doorbell of a link cannot be watched; raise the limit of open files");
                 }
-                answer(done, ());
             }
             Command::Subscribe {
                 link,

@@ -116,7 +116,7 @@ def membarrier_registered() -> bool:
 
 
 def heavy_fence() -> None:
-    """Orders all earlier accesses of every registered process before all its later ones; a few microseconds.
+    """Orders all earlier accesses of every registered process before all its later ones; one system call.
 
     Only for channels in ASYMMETRIC mode, for which :func:`membarrier_registered` was true.
     """

@@ -33,7 +33,8 @@ pub fn is_available() -> bool {
 }
 
 /// Orders the caller's earlier parked flag before its later looks at the ring, also against peers that run only a
-/// compiler fence. Costs about half a microsecond where `membarrier` is available, and a full fence elsewhere.
+/// compiler fence. Costs one system call, which interrupts the running threads of registered processes, where
+/// `membarrier` is available, and a full fence elsewhere.
 pub fn heavy_fence() {
     fence(Ordering::SeqCst);
     if is_available() {
