@@ -27,8 +27,8 @@ const COMMAND_KEY: u64 = u64::MAX;
 /// this very core for it. Long enough to take in a burst of answers without a wakeup for each.
 const STALLED_SPIN: Duration = Duration::from_micros(10);
 
-/// What the control plane asks of the data plane. Those with `done` are answered once they have taken effect; an answer that nobody
-/// waits for any more is dropped.
+/// What the control plane asks of the data plane. Those with `done` are answered once they have taken effect; an answer
+/// that nobody waits for any more is dropped.
 enum Command {
     Add {
         link: LinkId,
