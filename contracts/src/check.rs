@@ -6,10 +6,12 @@ mod rules;
 mod types;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use crate::diagnostics::{Position, Report};
 use crate::model::{
-    Constant, Delivery, Encoding, EnumType, Field, FieldType, Int, Message, PAYLOAD_LIMIT,
+    Constant, Delivery, Domain, Encoding, EnumType, Field, FieldType, Int, Message, Notes,
+    PAYLOAD_LIMIT,
 };
 use crate::schema::{self, Located, Text};
 
@@ -22,6 +24,7 @@ pub(crate) struct Checked {
     pub(crate) messages: Vec<Message>,
     pub(crate) enums: Vec<EnumType>,
     pub(crate) constants: Vec<Constant>,
+    pub(crate) notes: Notes,
 }
 
 /// A finding's beginning and the report that it goes to.
@@ -49,6 +52,7 @@ pub(crate) fn check(file: &schema::File, report: &mut Report) -> Checked {
     let enums = EnumNames::new(file);
     let mut checked = Checked {
         core: file.core,
+        notes: notes(file),
         ..Checked::default()
     };
     for written in &file.messages {
@@ -70,6 +74,38 @@ pub(crate) fn check(file: &schema::File, report: &mut Report) -> Checked {
     }
     names::check_types(&checked, file, report);
     checked
+}
+
+fn notes(file: &schema::File) -> Notes {
+    let domain = |written: &schema::Domain| Domain {
+        name: written.name.value.clone(),
+        type_range: written
+            .type_range
+            .as_ref()
+            .and_then(ids::range)
+            .map(RangeInclusive::into_inner),
+        description: written.description.clone(),
+        slos: written.slos.clone(),
+    };
+    Notes {
+        schema: file.schema.clone(),
+        domains: file.domains.iter().map(domain).collect(),
+        types: file.types.clone(),
+        invariants: file.invariants.clone(),
+    }
+}
+
+/// Words for content that anybody may read in a log.
+const HARMLESS: [&str; 4] = ["public", "internal", "low", "none"];
+
+/// Whether values may be logged: the explicit word, else what the sensitivity suggests.
+fn log_payload(written: &schema::Message) -> bool {
+    written.log_payload.unwrap_or_else(|| {
+        written.sensitivity.as_ref().is_none_or(|word| {
+            let word = word.trim().to_lowercase();
+            HARMLESS.contains(&word.as_str())
+        })
+    })
 }
 
 /// Decides what the enum of a field is called: by the field alone where all fields of that name
@@ -175,6 +211,15 @@ fn message(
         topic,
         topic_id: ids::number(written.tlv_type.as_ref()?)?,
         description: written.description.clone(),
+        schema_version: written.schema_version.clone(),
+        sensitivity: written.sensitivity.clone(),
+        log_payload: log_payload(written),
+        rust_type: written.rust_type.clone(),
+        required_prior_messages: written
+            .required_prior_messages
+            .iter()
+            .map(|name| name.value.clone())
+            .collect(),
         delivery,
         key: written.key.iter().map(|key| key.value.clone()).collect(),
         encoding,

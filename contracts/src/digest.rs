@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Constant, Digest, EnumType, Field, FieldType, Message, Number, Rule};
+use crate::model::{Constant, Digest, EnumType, Field, Message, Number, Rule, type_text};
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Sha256::digest(bytes).into()
@@ -34,19 +34,8 @@ fn layout_text(message: &Message, enums: &[EnumType]) -> String {
         message.max_size,
     );
     for field in &message.fields {
-        let _ = write!(
-            text,
-            "field {} {} {}",
-            field.name,
-            field.offset,
-            field.kind.name()
-        );
-        if let FieldType::Enum { index, .. } = field.kind {
-            for (name, value) in &enums[index].variants {
-                let _ = write!(text, " {name}={value}");
-            }
-        }
-        text.push('\n');
+        let kind = type_text(field, enums);
+        let _ = writeln!(text, "field {} {} {kind}", field.name, field.offset);
     }
     text
 }

@@ -17,11 +17,13 @@
 
 mod check;
 mod diagnostics;
+pub mod diff;
 mod digest;
 mod emit;
 mod generate;
 mod model;
 mod schema;
+pub mod shape;
 mod yaml;
 
 use std::path::Path;
@@ -32,9 +34,10 @@ pub use generate::{
     Config, GenerateError, Outcome, Rendered, RustVectors, Summary, Target, generate, render,
 };
 pub use model::{
-    Constant, Contracts, Delivery, Digest, Element, Encoding, EnumType, Field, FieldType, Int,
-    Message, Number, PAYLOAD_LIMIT, PREFIX_LEN, Rule, Scalar,
+    Constant, Contracts, Delivery, Digest, Domain, Element, Encoding, EnumType, Field, FieldType,
+    Int, Invariant, Message, NAME_MAX, Notes, Number, PAYLOAD_LIMIT, PREFIX_LEN, Rule, Scalar,
 };
+pub use shape::{ContractsShape, FieldShape, MessageShape, ShapeError};
 
 /// Reads and checks a contracts file.
 ///
@@ -86,6 +89,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Contracts, Report> {
         messages: checked.messages,
         enums: checked.enums,
         constants: checked.constants,
+        notes: checked.notes,
         report,
     })
 }

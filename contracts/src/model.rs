@@ -1,11 +1,18 @@
 //! The checked model: what the emitters and the bridge work with. It knows no language.
 
+mod types;
+
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::diagnostics::Report;
 
+pub use types::{Element, FieldType, Int, Scalar};
+
 /// Largest payload of a message, in bytes.
 pub const PAYLOAD_LIMIT: usize = 4 * 1024 * 1024;
+/// Longest name of a message, field, enum member or constant, in bytes.
+pub const NAME_MAX: usize = 128;
 /// Bytes of the length prefix of a `String` or `Vec`: u16 count, then zeros.
 pub const PREFIX_LEN: usize = 8;
 
@@ -22,6 +29,7 @@ pub struct Contracts {
     pub(crate) messages: Vec<Message>,
     pub(crate) enums: Vec<EnumType>,
     pub(crate) constants: Vec<Constant>,
+    pub(crate) notes: Notes,
     pub(crate) report: Report,
 }
 
@@ -82,11 +90,36 @@ impl Contracts {
         &self.constants
     }
 
+    /// What the file says without effect on what is generated; the documentation shows it.
+    #[must_use]
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The type of a field as far as it decides whether two peers read the same bytes the same way:
+    /// its name with all lengths, and of an enum the members, for example `u8 BUY=1 SELL=2`.
+    ///
+    /// Two fields whose texts are equal hold the same values in the same bytes.
+    #[must_use]
+    pub fn type_text(&self, field: &Field) -> String {
+        type_text(field, &self.enums)
+    }
+
     /// The warnings of a file that has no errors.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }
+}
+
+pub(crate) fn type_text(field: &Field, enums: &[EnumType]) -> String {
+    let mut text = field.kind.name();
+    if let FieldType::Enum { index, .. } = field.kind {
+        for (name, value) in &enums[index].variants {
+            let _ = write!(text, " {name}={value}");
+        }
+    }
+    text
 }
 
 /// One message.
@@ -100,6 +133,19 @@ pub struct Message {
     pub topic_id: u16,
     /// Description, or an empty string.
     pub description: String,
+    /// Version of this message's schema, where the file gives one; without effect on the layout.
+    pub schema_version: Option<String>,
+    /// How sensitive the content is, as the file words it.
+    pub sensitivity: Option<String>,
+    /// Whether values of this message may be shown in logs and error texts.
+    ///
+    /// What the file says under `log_payload`; without that, false if `sensitivity` is given and
+    /// is not one of `public`, `internal`, `low` and `none`.
+    pub log_payload: bool,
+    /// Name of a Rust type that stands for this message elsewhere; informative.
+    pub rust_type: Option<String>,
+    /// Messages that have to be seen before this one; informative.
+    pub required_prior_messages: Vec<String>,
     /// Default delivery policy of a subscription.
     pub delivery: Delivery,
     /// Fields whose values together name what a newer message replaces (policy conflate).
@@ -135,220 +181,6 @@ pub struct Field {
     pub optional: bool,
     /// What a value has to satisfy beyond its type.
     pub rules: Vec<Rule>,
-}
-
-/// Integer types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Int {
-    U8,
-    U16,
-    U32,
-    U64,
-    I8,
-    I16,
-    I32,
-    I64,
-}
-
-impl Int {
-    /// Name as in the grammar, which is Rust's.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::U8 => "u8",
-            Self::U16 => "u16",
-            Self::U32 => "u32",
-            Self::U64 => "u64",
-            Self::I8 => "i8",
-            Self::I16 => "i16",
-            Self::I32 => "i32",
-            Self::I64 => "i64",
-        }
-    }
-
-    /// Bytes.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 => 4,
-            Self::U64 | Self::I64 => 8,
-        }
-    }
-
-    /// Smallest and largest value.
-    #[must_use]
-    pub fn range(self) -> (i128, i128) {
-        let bits = self.size() * 8;
-        match self {
-            Self::U8 | Self::U16 | Self::U32 | Self::U64 => (0, (1 << bits) - 1),
-            _ => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
-        }
-    }
-}
-
-/// What a field or an element of a `Vec` can be without a length of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Scalar {
-    Int(Int),
-    F32,
-    F64,
-}
-
-impl Scalar {
-    /// Name as in the grammar.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Int(int) => int.name(),
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        }
-    }
-
-    /// Bytes; the alignment is the same.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::Int(int) => int.size(),
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-}
-
-/// Element of a `Vec`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Element {
-    /// A number.
-    Scalar(Scalar),
-    /// `[u8; N]`.
-    Bytes(usize),
-}
-
-impl Element {
-    /// Bytes of one element.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::Scalar(scalar) => scalar.size(),
-            Self::Bytes(len) => len,
-        }
-    }
-
-    fn align(self) -> usize {
-        match self {
-            Self::Scalar(scalar) => scalar.size(),
-            Self::Bytes(_) => 1,
-        }
-    }
-
-    fn name(self) -> String {
-        match self {
-            Self::Scalar(scalar) => scalar.name().to_owned(),
-            Self::Bytes(len) => format!("[u8; {len}]"),
-        }
-    }
-}
-
-/// Type of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldType {
-    /// A number.
-    Scalar(Scalar),
-    /// One byte, 0 or 1.
-    Bool,
-    /// 16 bytes, alignment 8.
-    U128,
-    /// 16 bytes, alignment 8.
-    I128,
-    /// 32 bytes, alignment 1.
-    U256,
-    /// `[u8; N]`.
-    Bytes(usize),
-    /// `[[u8; len]; rows]`.
-    Table {
-        /// Bytes of one row.
-        len: usize,
-        /// Number of rows.
-        rows: usize,
-    },
-    /// UTF-8 text of at most so many bytes.
-    Text {
-        /// Largest length in bytes.
-        max_length: usize,
-    },
-    /// Counted elements.
-    Vec {
-        /// Type of one element.
-        element: Element,
-        /// Largest number of elements.
-        max_length: usize,
-    },
-    /// One of a set of named integers; index into [`Contracts::enums`].
-    Enum {
-        /// Index into [`Contracts::enums`].
-        index: usize,
-        /// The integer that is stored.
-        repr: Int,
-    },
-}
-
-impl FieldType {
-    /// Bytes of a value, rounded up to the alignment of the type.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::Scalar(scalar) => scalar.size(),
-            Self::Bool => 1,
-            Self::U128 | Self::I128 => 16,
-            Self::U256 => 32,
-            Self::Bytes(len) => len,
-            Self::Table { len, rows } => len * rows,
-            Self::Text { max_length } => (PREFIX_LEN + max_length).next_multiple_of(2),
-            Self::Vec {
-                element,
-                max_length,
-            } => (PREFIX_LEN + max_length * element.size()).next_multiple_of(self.align()),
-            Self::Enum { repr, .. } => repr.size(),
-        }
-    }
-
-    /// Alignment in bytes.
-    #[must_use]
-    pub fn align(self) -> usize {
-        match self {
-            Self::Scalar(scalar) => scalar.size(),
-            Self::Bool | Self::U256 | Self::Bytes(_) | Self::Table { .. } => 1,
-            Self::U128 | Self::I128 => 8,
-            Self::Text { .. } => 2,
-            Self::Vec { element, .. } => element.align().max(2),
-            Self::Enum { repr, .. } => repr.size(),
-        }
-    }
-
-    /// Name as in the grammar, with the lengths that decide the layout; an enum by its integer.
-    #[must_use]
-    pub fn name(self) -> String {
-        match self {
-            Self::Scalar(scalar) => scalar.name().to_owned(),
-            Self::Bool => "bool".to_owned(),
-            Self::U128 => "u128".to_owned(),
-            Self::I128 => "i128".to_owned(),
-            Self::U256 => "U256".to_owned(),
-            Self::Bytes(len) => format!("[u8; {len}]"),
-            Self::Table { len, rows } => format!("[[u8; {len}]; {rows}]"),
-            Self::Text { max_length } => format!("String({max_length})"),
-            Self::Vec {
-                element,
-                max_length,
-            } => format!("Vec<{}>({max_length})", element.name()),
-            Self::Enum { repr, .. } => repr.name().to_owned(),
-        }
-    }
 }
 
 /// A bound of a number: the text of the file decides whether it is an integer.
@@ -492,4 +324,44 @@ pub struct Constant {
     pub value: i128,
     /// Whether the file writes it in base 16, which the generated files then do too.
     pub hexadecimal: bool,
+}
+
+/// Parts of a contracts file that inform people and change nothing that is generated but the
+/// documentation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The entries of `schema`, in the order of the file: `id`, `version`, `min_compatible`.
+    pub schema: Vec<(String, String)>,
+    /// Domains, in the order of the file.
+    pub domains: Vec<Domain>,
+    /// Names and entries of `types`, in the order of the file.
+    pub types: Vec<(String, Vec<(String, String)>)>,
+    /// Invariants, in the order of the file.
+    pub invariants: Vec<Invariant>,
+}
+
+/// A group of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Name as in the file.
+    pub name: String,
+    /// First and last topic id that the domain's messages should have.
+    pub type_range: Option<(u16, u16)>,
+    /// Description, or an empty string.
+    pub description: String,
+    /// Service level objectives: key as in the file (its end names the unit) and value.
+    pub slos: Vec<(String, String)>,
+}
+
+/// Something that holds across messages, in the words of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Invariant {
+    /// Name.
+    pub name: String,
+    /// Description, or an empty string.
+    pub description: String,
+    /// What makes sure of it.
+    pub enforced_by: Vec<String>,
+    /// How bad a breach is, or an empty string.
+    pub severity: String,
 }

@@ -2,7 +2,10 @@
 //!
 //! Reading never stops at the first mistake; whatever has the wrong shape is reported and left out.
 
+mod notes;
+
 use crate::diagnostics::{Position, Report, closest};
+use crate::model::Invariant;
 use crate::yaml::{Key, Node, Value};
 
 /// A value and where it stands.
@@ -22,6 +25,9 @@ pub(crate) struct File {
     pub(crate) messages: Vec<Message>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) constants: Vec<Constant>,
+    pub(crate) schema: Vec<(String, String)>,
+    pub(crate) types: Vec<(String, Vec<(String, String)>)>,
+    pub(crate) invariants: Vec<Invariant>,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,11 @@ pub(crate) struct Message {
     pub(crate) key: Vec<Text>,
     pub(crate) has_fields: bool,
     pub(crate) fields: Vec<Field>,
+    pub(crate) schema_version: Option<String>,
+    pub(crate) sensitivity: Option<String>,
+    pub(crate) log_payload: Option<bool>,
+    pub(crate) rust_type: Option<String>,
+    pub(crate) required_prior_messages: Vec<Text>,
 }
 
 #[derive(Debug)]
@@ -54,6 +65,8 @@ pub(crate) struct Field {
 pub(crate) struct Domain {
     pub(crate) name: Text,
     pub(crate) type_range: Option<Text>,
+    pub(crate) description: String,
+    pub(crate) slos: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -163,20 +176,25 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&mut self, node: &Node, what: &str) -> bool {
-        match self
-            .text(node, what)
-            .as_ref()
-            .map(|text| text.value.as_str())
-        {
-            Some("true" | "True" | "TRUE") => true,
-            Some("false" | "False" | "FALSE") | None => false,
-            Some(other) => {
+    /// `None` where the file says nothing: no value, or YAML's null.
+    fn flag(&mut self, node: &Node, what: &str) -> Option<bool> {
+        let text = self.text(node, what)?;
+        match text.value.as_str() {
+            "true" | "True" | "TRUE" => Some(true),
+            "false" | "False" | "FALSE" => Some(false),
+            other if is_null(other) => None,
+            other => {
                 let text = format!("{what} must be true or false: {what}={other}");
-                self.error(node.at, &text, "");
-                false
+                self.error(node.at, &text, "write true or false");
+                None
             }
         }
+    }
+
+    /// Text that informs people; `None` for YAML's null.
+    fn note(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = self.text(node, what)?;
+        (!is_null(&text.value)).then_some(text.value)
     }
 
     fn warn_unknown(&mut self, key: &Key, known: &[&str]) {
@@ -187,6 +205,11 @@ impl Reader<'_> {
         let text = format!("{}unknown key '{}'", self.context, key.name);
         self.report.warning(key.at, text, &hint);
     }
+}
+
+/// What YAML reads as "no value".
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 fn located(key: &Key) -> Text {
@@ -205,7 +228,7 @@ pub(crate) fn read(root: &Node, report: &mut Report) -> File {
     let mut file = File::default();
     for (key, node) in reader.map(root, "the file", "start with `messages:`") {
         match key.name.as_str() {
-            "core" => file.core = reader.flag(node, "core"),
+            "core" => file.core = reader.flag(node, "core").unwrap_or(false),
             "tag_ranges" => file.tag_ranges = pairs(&mut reader, node, "tag_ranges"),
             "messages" => {
                 for (name, node) in reader.map(node, "messages", "write `Name:` per message") {
@@ -225,16 +248,9 @@ pub(crate) fn read(root: &Node, report: &mut Report) -> File {
                         .push(constant(reader.report, located(name), node));
                 }
             }
-            "schema" => {
-                for (key, _) in reader.map(node, "schema", "write { id, version, min_compatible }")
-                {
-                    if !SCHEMA_KEYS.contains(&key.name.as_str()) {
-                        reader.warn_unknown(key, SCHEMA_KEYS);
-                    }
-                }
-            }
-            // Informative: kept by the file, without effect on what is generated.
-            "types" | "invariants" => {}
+            "schema" => file.schema = notes::schema(&mut reader, node),
+            "types" => file.types = notes::types(node),
+            "invariants" => file.invariants = notes::invariants(node),
             _ => reader.warn_unknown(key, FILE_KEYS),
         }
     }
@@ -268,6 +284,11 @@ fn message(report: &mut Report, name: Text, node: &Node) -> Message {
         key: Vec::new(),
         has_fields: false,
         fields: Vec::new(),
+        schema_version: None,
+        sensitivity: None,
+        log_payload: None,
+        rust_type: None,
+        required_prior_messages: Vec::new(),
     };
     for (key, node) in reader.map(
         node,
@@ -296,7 +317,15 @@ fn message(report: &mut Report, name: Text, node: &Node) -> Message {
                     message.fields.push(field);
                 }
             }
-            other if MESSAGE_KEYS.contains(&other) => {}
+            "schema_version" => message.schema_version = reader.note(node, "schema_version"),
+            "sensitivity" => message.sensitivity = reader.note(node, "sensitivity"),
+            "log_payload" => message.log_payload = reader.flag(node, "log_payload"),
+            "rust_type" => message.rust_type = reader.note(node, "rust_type"),
+            "required_prior_messages" => {
+                message.required_prior_messages = notes::names(node);
+            }
+            // Settings of another generator; without effect here.
+            "rkyv" => {}
             _ => reader.warn_unknown(key, MESSAGE_KEYS),
         }
     }
@@ -330,7 +359,9 @@ fn field(report: &mut Report, message: &str, name: Text, node: &Node) -> Field {
                 field.kind = reader.text(node, "type");
             }
             "description" => field.description = description(&mut reader, node),
-            "optional" => field.optional = reader.flag(node, "optional"),
+            "optional" => {
+                field.optional = reader.flag(node, "optional").unwrap_or(false);
+            }
             "enum" => {
                 let value = pairs(&mut reader, node, "enum");
                 field.variants = Some(Located { at: node.at, value });
@@ -376,11 +407,14 @@ fn domain(report: &mut Report, name: Text, node: &Node) -> Domain {
     let mut domain = Domain {
         name,
         type_range: None,
+        description: String::new(),
+        slos: Vec::new(),
     };
     for (key, node) in reader.map(node, "a domain", "write { type_range: \"1000-1009\" }") {
         match key.name.as_str() {
             "type_range" => domain.type_range = reader.text(node, "type_range"),
-            other if DOMAIN_KEYS.contains(&other) => {}
+            "description" => domain.description = description(&mut reader, node),
+            slo if DOMAIN_KEYS.contains(&slo) => domain.slos.push((key.name.clone(), flat(node))),
             _ => reader.warn_unknown(key, DOMAIN_KEYS),
         }
     }

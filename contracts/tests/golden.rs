@@ -158,6 +158,50 @@ fn every_change_of_meaning_changes_the_schema_digest() {
 }
 
 #[test]
+fn payloads_are_logged_unless_the_file_or_the_sensitivity_says_no() {
+    for (keys, expected) in [
+        ("", true),
+        ("log_payload: false,", false),
+        ("log_payload: true, sensitivity: secret,", true),
+        ("log_payload: ~, sensitivity: secret,", false),
+        ("sensitivity: Public,", true),
+        ("sensitivity: internal,", true),
+        ("sensitivity: LOW,", true),
+        ("sensitivity: none,", true),
+        ("sensitivity: ~,", true),
+        ("sensitivity: financial,", false),
+    ] {
+        let contracts = small(&SMALL.replacen("1001,", &format!("1001, {keys}"), 1));
+        let quote = contracts.by_name("Quote").expect("there");
+        assert_eq!(quote.log_payload, expected, "{keys}");
+        assert_eq!(
+            contracts.schema_digest(),
+            small(SMALL).schema_digest(),
+            "{keys}"
+        );
+    }
+}
+
+#[test]
+fn what_only_informs_people_is_kept_for_the_documentation() {
+    let golden = golden();
+    let notes = golden.notes();
+    assert_eq!(notes.schema[1], ("version".to_owned(), "1".to_owned()));
+    let domain = &notes.domains[0];
+    assert_eq!(domain.type_range, Some((1000, 1000)));
+    assert_eq!(
+        domain.slos[0],
+        ("latency_slo_p99_ms".to_owned(), "10".to_owned())
+    );
+    assert_eq!(notes.types[0].0, "U256");
+    assert_eq!(notes.invariants[0].enforced_by, ["a"]);
+    let numbers = golden.by_name("Numbers").expect("there");
+    assert_eq!(numbers.schema_version.as_deref(), Some("v1"));
+    assert_eq!(numbers.sensitivity.as_deref(), Some("public"));
+    assert_eq!(numbers.rust_type.as_deref(), Some("Numbers"));
+}
+
+#[test]
 fn only_the_changed_message_gets_another_layout_digest() {
     let base = small(SMALL);
     let changed = small(&SMALL.replacen("bid: { type: f64 }", "bid: { type: f32 }", 1));

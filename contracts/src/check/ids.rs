@@ -30,7 +30,7 @@ pub(super) fn number(text: &Text) -> Option<u16> {
         .filter(|id| *id != 0)
 }
 
-fn range(text: &Text) -> Option<RangeInclusive<u16>> {
+pub(super) fn range(text: &Text) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.value.split_once('-')?;
     let first = u16::try_from(types::integer(first.trim())?).ok()?;
     let last = u16::try_from(types::integer(last.trim())?).ok()?;

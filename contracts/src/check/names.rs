@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Checked, Scope};
 use crate::diagnostics::Report;
+use crate::model::NAME_MAX;
 use crate::schema::{File, Text};
 
 /// Words that Rust or Python keep for themselves, and that no field or constant can be called.
@@ -102,6 +103,9 @@ fn check_one(scope: &mut Scope<'_>, what: &str, name: &Text, generated: &str) {
     if !is_identifier(&name.value) {
         let hint = "start with a letter; go on with letters, digits and underscores (ASCII)";
         scope.error(name.at, &format!("not a usable {what} name"), hint);
+    } else if name.value.len() > NAME_MAX {
+        let text = format!("name too long: len={}, max={NAME_MAX}", name.value.len());
+        scope.error(name.at, &text, "choose a shorter name");
     } else if KEYWORDS.contains(&generated) {
         let text = format!("'{generated}' is a keyword of Rust or Python");
         scope.error(name.at, &text, "choose another name");
@@ -182,6 +186,9 @@ pub(super) fn check_variant(scope: &mut Scope<'_>, name: &Text) {
             &text,
             "start with a letter; go on with letters, digits, underscores",
         );
+    } else if name.value.len() > NAME_MAX {
+        let text = format!("name too long: len={}, max={NAME_MAX}", name.value.len());
+        scope.error(name.at, &text, "choose a shorter name");
     }
 }
 
