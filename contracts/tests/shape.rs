@@ -268,7 +268,7 @@ fn a_topic_id_that_stands_for_another_message_is_not_compatible() {
             .all(|it| !it.compatible)
     );
     assert_eq!(
-        texts(&found)[1],
+        texts(&found)[0],
         "message 'Blob' (topic 1001): added: its topic id is message 'Quote' on the old side"
     );
 }
