@@ -67,7 +67,7 @@ def test_a_column_has_one_number_of_every_message_of_a_class(bridge: BridgeDoubl
                 sides += batch.column(Signal, "side")
                 with pytest.raises(TypeError, match="no such field: message=Quote field=price, legal: symbol,"):
                     batch.column(Quote, "price")
-                with pytest.raises(TypeError, match=r"no column of this kind: field=symbol kind=String\(16\)"):
+                with pytest.raises(TypeError, match=r"no column of this kind: field=symbol type=String\(16\)"):
                     batch.column(Quote, "symbol")
         assert sequences == [1, 2, 4]
         assert asks == [quote(number).ask for number in (1, 2, 4)]

@@ -55,7 +55,7 @@ CASES = list(_each_case())
 
 def _value(field: Field, value: Any) -> Any:
     """A value as it stands in a vector, as the property takes and gives it."""
-    kind = field.kind
+    kind = field.type_text
     if kind in ("u128", "i128"):
         return int(value)
     if kind in ("f32", "f64"):

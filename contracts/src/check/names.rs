@@ -21,6 +21,7 @@ const KEYWORDS: &[&str] = &[
 /// Names that generated code uses for something else next to the messages.
 const TYPE_NAMES: &[&str] = &[
     "Any",
+    "CONTRACTS",
     "Check",
     "ClassVar",
     "Clone",
@@ -41,6 +42,7 @@ const TYPE_NAMES: &[&str] = &[
     "IntEnum",
     "IntoBytes",
     "KnownLayout",
+    "MESSAGES",
     "Message",
     "MessageError",
     "Ok",
@@ -169,6 +171,10 @@ pub(super) fn check(file: &File, report: &mut Report) {
         };
         let generated = name.value.to_uppercase();
         check_one(&mut scope, "constant", name, &name.value);
+        if ["CONTRACTS", "MESSAGES", "SCHEMA_DIGEST"].contains(&generated.as_str()) {
+            let text = format!("'{generated}' is a name that generated code itself needs");
+            scope.error(name.at, &text, "choose another name");
+        }
         check_collision(&mut scope, &mut constants, "constant", name, generated);
     }
 }

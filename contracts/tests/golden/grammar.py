@@ -33,6 +33,7 @@ from mycelium._message import (
     write_text,
     write_wide,
 )
+from mycelium._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("d75a7cad3629c73080897e7293d06f42574291dc75be2cbe21173468d7d8e7da")
 
@@ -88,6 +89,8 @@ class Numbers(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B7xQb1xhif?1xHI4xqdB7x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("a", "u8", 0, 1, "B"),
         Field("b", "u64", 8, 8, "Q"),
@@ -307,6 +310,8 @@ class Wide(Message):
     SCHEMA_DIGEST: ClassVar[builtins.bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B7x16s16s32s20s6s6xQ"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "drop_oldest"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("a", "u8", 0, 1, "B"),
         Field("b", "u128", 8, 16, "16s"),
@@ -431,6 +436,8 @@ class Texts(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<40s14s?1x20s"
     KEY: ClassVar[tuple[str, ...]] = ("venue", "a")
+    DELIVERY: ClassVar[str] = "conflate"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("a", "String(32)", 0, 40, "40s"),
         Field("odd", "String(5)", 40, 14, "14s"),
@@ -515,6 +522,8 @@ class Vecs(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B1x24s12s88s18s32s14s2x16s14s2x12s4x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "drop_newest"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("a", "u8", 0, 1, "B"),
         Field("plain", "Vec<u8>(16)", 2, 24, "24s"),
@@ -662,6 +671,8 @@ class Rules(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<iH2xf4xdd16sIh2xI4x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("level", "i32", 0, 4, "i"),
         Field("count", "u16", 4, 2, "H"),
@@ -670,8 +681,8 @@ class Rules(Message):
         Field("change", "f64", 24, 8, "d"),
         Field("big", "u128", 32, 16, "16s"),
         Field("chain", "u32", 48, 4, "I"),
-        Field("state", "i16", 52, 2, "h"),
-        Field("colour", "u32", 56, 4, "I"),
+        Field("state", "i16 DOWN=-1 UNKNOWN=0 UP=1", 52, 2, "h"),
+        Field("colour", "u32 RED=16 GREEN=32", 56, 4, "I"),
     )
 
     def __init__(
@@ -848,9 +859,11 @@ class OtherRules(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B3xI"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("state", "u8", 0, 1, "B"),
-        Field("colour", "u32", 4, 4, "I"),
+        Field("state", "u8 OFF=0 ON=1", 0, 1, "B"),
+        Field("colour", "u32 RED=16 GREEN=32", 4, 4, "I"),
     )
 
     def __init__(
@@ -921,6 +934,8 @@ class Empty(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = ()
 
     def __init__(self) -> None:
@@ -944,6 +959,8 @@ class OnlyText(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<12s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("text", "String(4)", 0, 12, "12s"),)
 
     def __init__(
@@ -982,6 +999,8 @@ class Packed(DynamicMessage):
     TOPIC_ID: ClassVar[int] = 50000
     ENCODING: ClassVar[int] = 1
     MAX_SIZE: ClassVar[int] = 1024
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("9c335ea953780b46281ac99e966daeab95832c270c3d3392833863ccbb830db6")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
 
@@ -996,6 +1015,8 @@ class Plain(DynamicMessage):
     TOPIC_ID: ClassVar[int] = 50001
     ENCODING: ClassVar[int] = 3
     MAX_SIZE: ClassVar[int] = 4194304
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("403fed58532fb5d3dc6d0df2e2830b1058d614f56a761893e4c31d82dff34c99")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
 
@@ -1014,7 +1035,15 @@ MESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (
 )
 """All messages of this file, ordered by topic id."""
 
+CONTRACTS: Final = _Contracts(
+    schema_digest=SCHEMA_DIGEST,
+    source_digest=bytes.fromhex("ebc8410e0c86e0756e0f3b79e19e0ff42c9cea04c017e44b223ef85ffca13abf"),
+    messages=MESSAGES,
+)
+"""The contracts file: its digests and messages, for a peer to compare with its own."""
+
 __all__ = [
+    "CONTRACTS",
     "MESSAGES",
     "SCHEMA_DIGEST",
     "Colour",

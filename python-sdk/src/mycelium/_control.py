@@ -22,6 +22,7 @@ from ._message import (
     write_bytes,
     write_text,
 )
+from ._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d")
 
@@ -141,9 +142,11 @@ class Hello(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HBBI32s72s136s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("protocol_version", "u16", 0, 2, "H"),
-        Field("transport", "u8", 2, 1, "B"),
+        Field("transport", "u8 AUTO=0 SHM=1 SOCKET=2", 2, 1, "B"),
         Field("capabilities", "u8", 3, 1, "B"),
         Field("pid", "u32", 4, 4, "I"),
         Field("schema_digest", "[u8; 32]", 8, 32, "32s"),
@@ -277,11 +280,20 @@ class Welcome(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HBBH2xIIIIQ32s72s248s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("protocol_version", "u16", 0, 2, "H"),
-        Field("transport", "u8", 2, 1, "B"),
-        Field("fencing", "u8", 3, 1, "B"),
-        Field("fallback_code", "u16", 4, 2, "H"),
+        Field("transport", "u8 SHM=1 SOCKET=2", 2, 1, "B"),
+        Field("fencing", "u8 ASYMMETRIC=1 FENCED=2", 3, 1, "B"),
+        Field(
+            "fallback_code",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 "
+            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            4,
+            2,
+            "H",
+        ),
         Field("link_id", "u32", 8, 4, "I"),
         Field("spin_us", "u32", 12, 4, "I"),
         Field("max_payload", "u32", 16, 4, "I"),
@@ -506,8 +518,17 @@ class Refused(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s32s488s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("code", "u16", 0, 2, "H"),
+        Field(
+            "code",
+            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 "
+            "SHUTTING_DOWN=7",
+            0,
+            2,
+            "H",
+        ),
         Field("expected_digest", "[u8; 32]", 2, 32, "32s"),
         Field("actual_digest", "[u8; 32]", 34, 32, "32s"),
         Field("message", "String(480)", 66, 488, "488s"),
@@ -594,9 +615,18 @@ class Attached(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B1xH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("transport", "u8", 0, 1, "B"),
-        Field("fallback_code", "u16", 2, 2, "H"),
+        Field("transport", "u8 SHM=1 SOCKET=2", 0, 1, "B"),
+        Field(
+            "fallback_code",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 "
+            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            2,
+            2,
+            "H",
+        ),
         Field("fallback_reason", "String(240)", 4, 248, "248s"),
     )
 
@@ -684,6 +714,8 @@ class Settings(DynamicMessage):
     TOPIC_ID: ClassVar[int] = 5
     ENCODING: ClassVar[int] = 2
     MAX_SIZE: ClassVar[int] = 65536
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("15418ff1135e15375dc3e7020aebb8ac65379d01885670d28a710f27a69db95d")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
 
@@ -702,6 +734,8 @@ class Subscribe(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("topic_id", "u16", 0, 2, "H"),
         Field("layout_digest", "[u8; 32]", 2, 32, "32s"),
@@ -759,6 +793,8 @@ class Unsubscribe(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("topic_id", "u16", 0, 2, "H"),)
 
     def __init__(
@@ -802,6 +838,8 @@ class Advertise(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("topic_id", "u16", 0, 2, "H"),
         Field("layout_digest", "[u8; 32]", 2, 32, "32s"),
@@ -858,10 +896,12 @@ class TopicReply(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HHH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("request", "u16", 0, 2, "H"),
         Field("topic_id", "u16", 2, 2, "H"),
-        Field("code", "u16", 4, 2, "H"),
+        Field("code", "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3", 4, 2, "H"),
         Field("reason", "String(240)", 6, 248, "248s"),
     )
 
@@ -967,6 +1007,8 @@ class Ack(Message):
     SCHEMA_DIGEST: ClassVar[builtins.bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<Q"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("bytes", "u64", 0, 8, "Q"),)
 
     def __init__(
@@ -1016,6 +1058,8 @@ class Shutdown(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<I128s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("deadline_ms", "u32", 0, 4, "I"),
         Field("reason", "String(120)", 4, 128, "128s"),
@@ -1078,6 +1122,8 @@ class Goodbye(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<128s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("reason", "String(120)", 0, 128, "128s"),)
 
     def __init__(
@@ -1123,8 +1169,10 @@ class LinkError(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H488s"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
-        Field("code", "u16", 0, 2, "H"),
+        Field("code", "u16 CORRUPT_RECORD=1 CORRUPT_HEAD=2 FRAME_TOO_LARGE=3 PROTOCOL=4", 0, 2, "H"),
         Field("message", "String(480)", 2, 488, "488s"),
     )
 
@@ -1191,7 +1239,15 @@ MESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (
 )
 """All messages of this file, ordered by topic id."""
 
+CONTRACTS: Final = _Contracts(
+    schema_digest=SCHEMA_DIGEST,
+    source_digest=bytes.fromhex("23771575107e373f01ae52d7e2550f3cb4dd560c1095d4990f9b8cadaefaa105"),
+    messages=MESSAGES,
+)
+"""The contracts file: its digests and messages, for a peer to compare with its own."""
+
 __all__ = [
+    "CONTRACTS",
     "MESSAGES",
     "SCHEMA_DIGEST",
     "Ack",

@@ -12,9 +12,37 @@ import enum
 import struct
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from .exceptions import MessageError, StaleMessageError
+from ._schema import Contracts, DynamicMessage, Field
+from ._views import FORMATS, RELEASED, STALE, Stale, Views
+from .exceptions import MessageError
+
+__all__ = [
+    "CANNOT_PACK",
+    "STALE",
+    "TRUTH",
+    "Contracts",
+    "DynamicMessage",
+    "Field",
+    "Message",
+    "Views",
+    "read_byte_rows",
+    "read_bytes",
+    "read_number_rows",
+    "read_rows",
+    "read_text",
+    "read_wide",
+    "rejected",
+    "single",
+    "unnamed",
+    "write_byte_rows",
+    "write_bytes",
+    "write_number_rows",
+    "write_rows",
+    "write_text",
+    "write_wide",
+]
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,156 +53,13 @@ if sys.byteorder != "little":
 _PREFIX: Final = 8
 """Bytes in front of a text or vec: u16 length, six zeros."""
 
-_STALE_TEXT: Final = "the message is no longer valid: its ring space was released; use .copy() to keep a message"
-
-_FORMATS: Final[dict[str, Literal["b", "H", "h", "I", "i", "Q", "q", "f", "d"]]] = {
-    "i8": "b",
-    "u16": "H",
-    "i16": "h",
-    "u32": "I",
-    "i32": "i",
-    "u64": "Q",
-    "i64": "q",
-    "f32": "f",
-    "f64": "d",
-}
-
 _M = TypeVar("_M", bound="Message")
-
-
-class Views:
-    """Typed windows over one buffer that starts at an 8-byte boundary.
-
-    `raw` and `u8` are bytes; each other window is made when it is first used and kept. Create one per
-    mapping, never per message.
-
-    Args:
-        buffer: Memory of a length that is a multiple of 8 bytes.
-        readonly: Whether writing through the windows is refused.
-
-    Raises:
-        MessageError: The length is not a multiple of 8.
-    """
-
-    __slots__ = ("f32", "f64", "i8", "i16", "i32", "i64", "raw", "u8", "u16", "u32", "u64")
-
-    raw: memoryview[int]
-    u8: memoryview[int]
-    i8: memoryview[int]
-    u16: memoryview[int]
-    i16: memoryview[int]
-    u32: memoryview[int]
-    i32: memoryview[int]
-    u64: memoryview[int]
-    i64: memoryview[int]
-    f32: memoryview[float]
-    f64: memoryview[float]
-
-    def __init__(self, buffer: Any, *, readonly: bool = False) -> None:
-        raw = memoryview(buffer)
-        if raw.format != "B" or raw.ndim != 1:
-            raw = raw.cast("B")
-        if readonly:
-            raw = raw.toreadonly()
-        if raw.nbytes % 8:
-            raise MessageError(f"buffer length is not a multiple of 8: len={raw.nbytes}; pad it with zeros")
-        self.raw = raw
-        self.u8 = raw
-
-    def __getattr__(self, name: str) -> Any:
-        """Makes a window on its first use; afterwards the attribute is found without this call."""
-        code = _FORMATS.get(name)
-        if code is None:
-            raise AttributeError(f"views have no attribute {name!r}")
-        window = self.raw.cast(code)
-        setattr(self, name, window)
-        return window
-
-    def release(self) -> None:
-        """Releases every window, so that the buffer can be closed; messages over it become stale."""
-        if self.raw is _RELEASED:
-            return
-        for name in _FORMATS:
-            try:
-                window = object.__getattribute__(self, name)
-            except AttributeError:
-                window = None
-            setattr(self, name, _RELEASED)
-            if window is not None:
-                window.release()
-        raw, self.raw, self.u8 = self.raw, _RELEASED, _RELEASED
-        raw.release()
-
-
-class _Stale:
-    """Stands in for the views of a message whose memory was released."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise StaleMessageError(_STALE_TEXT)
-
-
-class _Released:
-    """Stands in for a window whose memory was released."""
-
-    __slots__ = ()
-
-    def __getitem__(self, key: object) -> NoReturn:
-        raise StaleMessageError(_STALE_TEXT)
-
-    def __setitem__(self, key: object, value: object) -> NoReturn:
-        raise StaleMessageError(_STALE_TEXT)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise StaleMessageError(_STALE_TEXT)
-
-
-STALE: Final = cast(Views, _Stale())
-"""Views of a message that has been given up: every access raises `StaleMessageError`."""
-
-_RELEASED: Final[Any] = _Released()
-
 _new_views: Final = Views.__new__
 
 CANNOT_PACK: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
 """What packing raises for values that do not fit; the setters then say which one."""
 
 TRUTH: Final[dict[int, bool]] = {0: False, 1: True}
-
-
-class Field(NamedTuple):
-    """One field of a message's layout.
-
-    Attributes:
-        name: Name of the property.
-        kind: Type as in the contracts file, with the lengths that decide the layout.
-        offset: Bytes from the start of the payload.
-        size: Bytes of the field.
-        code: Code of the `struct` module; texts, vecs and arrays are bytes.
-    """
-
-    name: str
-    kind: str
-    offset: int
-    size: int
-    code: str
-
-
-class DynamicMessage:
-    """A message whose payload is not laid out by the contract but encoded as a whole."""
-
-    __slots__ = ()
-
-    NAME: ClassVar[str]
-    TOPIC: ClassVar[str]
-    TOPIC_ID: ClassVar[int]
-    ENCODING: ClassVar[int]
-    """Encoding of the payload, as in the frame's flags: 1 MessagePack, 2 JSON, 3 raw bytes."""
-    MAX_SIZE: ClassVar[int]
-    """Largest payload in bytes."""
-    LAYOUT_DIGEST: ClassVar[bytes]
-    SCHEMA_DIGEST: ClassVar[bytes]
 
 
 class Message:
@@ -192,6 +77,12 @@ class Message:
     """Bytes of the payload."""
     HEADER_WORD: ClassVar[int]
     """Header word of a frame of this message."""
+    ENCODING: ClassVar[int] = 0
+    """Encoding of the payload, as in the frame's flags: 0, the layout of the contract."""
+    DELIVERY: ClassVar[str]
+    """Default policy of a subscription: ``block``, ``drop_newest``, ``drop_oldest`` or ``conflate``."""
+    LOG_PAYLOAD: ClassVar[bool]
+    """Whether values may be shown in logs, `repr` and error texts."""
     LAYOUT_DIGEST: ClassVar[bytes]
     SCHEMA_DIGEST: ClassVar[bytes]
     ROW_FORMAT: ClassVar[str]
@@ -285,7 +176,7 @@ class Message:
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        if isinstance(self._views, _Stale) or self._views.raw is _RELEASED:
+        if isinstance(self._views, Stale) or self._views.raw is RELEASED:
             return f"<{name}: no longer valid>"
         return f"{name}({', '.join(f'{field.name}={self._shown(field.name)}' for field in self.FIELDS)})"
 
@@ -527,7 +418,7 @@ def write_number_rows(
     if isinstance(value, (bytes, str)) or not isinstance(value, Sequence):
         raise rejected(message, name, value, legal)
     _checked_length(message, name, len(value), minimum, limit, f"values of type {view}", value)
-    code = "B" if view == "u8" else _FORMATS[view]
+    code = "B" if view == "u8" else FORMATS[view]
     try:
         data = struct.pack(f"<{len(value)}{code}", *value)
     except (struct.error, OverflowError, TypeError):

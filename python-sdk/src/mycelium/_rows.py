@@ -57,7 +57,7 @@ def _decoder(kind: str, name: str) -> Callable[[bytes], Any] | None:
     if kind in ("u128", "i128"):
         return functools.partial(int.from_bytes, byteorder="little", signed=kind == "i128")
     if kind.startswith(("Vec", "[[")):
-        raise TypeError(f"no column of this kind: field={name} kind={kind}; choose other fields, or iterate")
+        raise TypeError(f"no column of this kind: field={name} type={kind}; choose other fields, or iterate")
     return None
 
 
@@ -94,7 +94,7 @@ def column_format(contract: type[Message], name: str) -> tuple[str, int, int]:
         raise TypeError(f"no such field: message={contract.NAME} field={name}, legal: {known}")
     window = _WINDOWS.get(field.code)
     if window is None:
-        raise TypeError(f"no column of this kind: field={name} kind={field.kind}; use rows(), or iterate")
+        raise TypeError(f"no column of this kind: field={name} type={field.type_text}; use rows(), or iterate")
     found = _columns[contract, name] = window, field.size, field.offset
     return found
 
@@ -133,7 +133,7 @@ def _make(contract: type[Message], names: tuple[str, ...]) -> Unpack:
         end = field.offset + field.size
     text += f"{record_len(contract.SIZE) - layout.FRAME_HEADER_LEN - end}x"
     iterate = struct.Struct(text).iter_unpack
-    decoders = {field.name: _decoder(field.kind, field.name) for field in ordered}
+    decoders = {field.name: _decoder(field.type_text, field.name) for field in ordered}
     if wanted == ordered and not any(decoders.values()):
         return lambda records: list(iterate(records))
     # Columns are decoded and put in order by transposing, which stays in C.

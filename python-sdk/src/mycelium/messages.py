@@ -10,6 +10,7 @@ import struct
 from typing import ClassVar, Final
 
 from ._message import CANNOT_PACK, DynamicMessage, Field, Message, read_text, rejected, unnamed, write_text
+from ._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("02ff8e55faaeeb136d864bab8e984907dc63e46f49ba9334ad8a935dc2ac7617")
 
@@ -66,6 +67,8 @@ class Quote(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQddd"
     KEY: ClassVar[tuple[str, ...]] = ("symbol",)
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("symbol", "String(16)", 0, 24, "24s"),
         Field("sequence", "u64", 24, 8, "Q"),
@@ -194,13 +197,15 @@ class Signal(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQddB7x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("quote_sequence", "u64", 24, 8, "Q"),
         Field("quote_timestamp_ns", "u64", 32, 8, "Q"),
         Field("strength", "f64", 40, 8, "d"),
         Field("price", "f64", 48, 8, "d"),
-        Field("side", "u8", 56, 1, "B"),
+        Field("side", "u8 BUY=1 SELL=2 HOLD=3", 56, 1, "B"),
     )
 
     def __init__(
@@ -332,11 +337,13 @@ class ReplayMark(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sIBB2x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("phase", "u32", 24, 4, "I"),
-        Field("action", "u8", 28, 1, "B"),
-        Field("mode", "u8", 29, 1, "B"),
+        Field("action", "u8 BEGIN=1 END=2", 28, 1, "B"),
+        Field("mode", "u8 STREAM=1 ROUND_TRIP=2 RESUME=3", 29, 1, "B"),
     )
 
     def __init__(
@@ -442,6 +449,8 @@ class ReplayReport(Message):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQQddQIIIB3x"
     KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("quotes", "u64", 24, 8, "Q"),
@@ -453,7 +462,7 @@ class ReplayReport(Message):
         Field("quote_checksum", "u32", 72, 4, "I"),
         Field("signal_checksum", "u32", 76, 4, "I"),
         Field("phase", "u32", 80, 4, "I"),
-        Field("action", "u8", 84, 1, "B"),
+        Field("action", "u8 BEGIN=1 END=2", 84, 1, "B"),
     )
 
     def __init__(
@@ -661,7 +670,15 @@ MESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (
 )
 """All messages of this file, ordered by topic id."""
 
+CONTRACTS: Final = _Contracts(
+    schema_digest=SCHEMA_DIGEST,
+    source_digest=bytes.fromhex("3e6f4fb80487f7dfbcf37475588503bc7994796639d31923e0b270e3d3c72ecf"),
+    messages=MESSAGES,
+)
+"""The contracts file: its digests and messages, for a peer to compare with its own."""
+
 __all__ = [
+    "CONTRACTS",
     "MESSAGES",
     "SCHEMA_DIGEST",
     "Action",

@@ -13,8 +13,8 @@ use super::{COMMAND, source_name, wrap};
 use crate::check::{pascal, snake};
 use crate::digest::hex;
 use crate::model::{Contracts, Encoding, EnumType, Field, Message};
-use accessors::property;
-use types::{default, format_code, python_type, row_format};
+use accessors::{layout, property};
+use types::{default, format_code, python_type, row_format, type_text};
 
 /// Widest line of prose.
 const WIDTH: usize = 110;
@@ -136,6 +136,10 @@ fn imports(contracts: &Contracts, runtime: &str, body: &str) -> String {
             names.join(",\n    ")
         );
     }
+    if body.contains("_Contracts(") {
+        // Under a private name, because a message may well be called so.
+        let _ = writeln!(text, "from {runtime} import Contracts as _Contracts");
+    }
     text
 }
 
@@ -221,6 +225,15 @@ fn digest(message: &Message) -> String {
     format!("    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex(\"{digest}\")\n")
 }
 
+/// How a message is delivered and whether its values may be shown.
+fn policies(message: &Message) -> String {
+    format!(
+        "    DELIVERY: ClassVar[str] = \"{}\"\n    LOG_PAYLOAD: ClassVar[bool] = {}\n",
+        message.delivery.name(),
+        if true { "True" } else { "False" }
+    )
+}
+
 fn fixed(contracts: &Contracts, message: &Message) -> String {
     let size = message.wire_len.unwrap_or(0);
     let mut text = pack::packer(message);
@@ -240,7 +253,8 @@ fn fixed(contracts: &Contracts, message: &Message) -> String {
         "    KEY: ClassVar[tuple[str, ...]] = {}",
         key(message)
     );
-    text.push_str(&field_table(message));
+    text.push_str(&policies(message));
+    text.push_str(&field_table(contracts, message));
     text.push_str(&constructor(contracts, message));
     for field in &message.fields {
         text.push_str(&property(contracts, field));
@@ -278,21 +292,42 @@ fn qualify_shadowed(mut text: String, message: &Message) -> String {
     text
 }
 
-fn field_table(message: &Message) -> String {
+/// A string of any length as an argument that stands on its own lines.
+fn literal(text: &str) -> String {
+    if text.len() <= WIDTH - 8 {
+        return format!("\"{text}\"");
+    }
+    let lines = wrap(text, WIDTH - 16);
+    let quoted: Vec<_> = lines.iter().map(|line| format!("\"{line}")).collect();
+    format!("{}\"", quoted.join(" \"\n            "))
+}
+
+fn field_table(contracts: &Contracts, message: &Message) -> String {
     let rows = message.fields.iter().map(|field| {
         let Field {
             offset, size, kind, ..
         } = field;
-        let (name, kind, code) = (snake(&field.name), kind.name(), format_code(*kind));
-        format!("Field(\"{name}\", \"{kind}\", {offset}, {size}, \"{code}\")")
+        let (name, code) = (snake(&field.name), format_code(*kind));
+        let mut arguments = vec![
+            format!("\"{name}\""),
+            literal(&type_text(contracts, field)),
+            offset.to_string(),
+            size.to_string(),
+            format!("\"{code}\""),
+        ];
+        if name != field.name {
+            arguments.push(format!("\"{}\"", field.name));
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        layout("        ", "Field", &arguments, ",")
     });
     let rows: Vec<_> = rows.collect();
-    let value = match rows.as_slice() {
-        [] => "()".to_owned(),
-        [row] => format!("({row},)"),
-        rows => format!("(\n        {},\n    )", rows.join(",\n        ")),
-    };
-    format!("    FIELDS: ClassVar[tuple[Field, ...]] = {value}\n")
+    let head = "    FIELDS: ClassVar[tuple[Field, ...]] = (";
+    match rows.as_slice() {
+        [] => format!("{head})\n"),
+        [row] if head.len() + row.trim().len() < 120 => format!("{head}{})\n", row.trim()),
+        rows => format!("{head}\n{}    )\n", rows.concat()),
+    }
 }
 
 fn key(message: &Message) -> String {
@@ -344,6 +379,7 @@ fn dynamic(message: &Message) -> String {
         message.encoding.bits()
     );
     let _ = writeln!(text, "    MAX_SIZE: ClassVar[int] = {}", message.max_size);
+    text.push_str(&policies(message));
     text.push_str(&digest(message));
     text.push_str("    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST\n");
     text
@@ -353,14 +389,21 @@ fn dynamic(message: &Message) -> String {
 fn registry(contracts: &Contracts) -> String {
     let mut text =
         String::from("\n\nMESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (\n");
-    let mut names = vec!["MESSAGES".to_owned(), "SCHEMA_DIGEST".to_owned()];
+    let mut names: Vec<String> = ["CONTRACTS", "MESSAGES", "SCHEMA_DIGEST"]
+        .map(str::to_owned)
+        .to_vec();
     for message in contracts.messages() {
         let name = pascal(&message.name);
         let _ = writeln!(text, "    {name},");
         names.push(name);
     }
-    text.push_str(
-        ")\n\"\"\"All messages of this file, ordered by topic id.\"\"\"\n\n__all__ = [\n",
+    let _ = write!(
+        text,
+        ")\n\"\"\"All messages of this file, ordered by topic id.\"\"\"\n\n\
+         CONTRACTS: Final = _Contracts(\n    schema_digest=SCHEMA_DIGEST,\n    \
+         source_digest=bytes.fromhex(\"{}\"),\n    messages=MESSAGES,\n)\n\
+         \"\"\"The contracts file: its digests and messages, for a peer to compare with its own.\"\"\"\n\n__all__ = [\n",
+        hex(&contracts.source_digest())
     );
     names.extend(contracts.enums().iter().map(|found| found.name.clone()));
     names.sort_by_key(|name| (kind(name), name.clone()));
