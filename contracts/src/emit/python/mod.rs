@@ -14,7 +14,7 @@ use crate::check::{pascal, snake};
 use crate::digest::hex;
 use crate::model::{Contracts, Encoding, EnumType, Field, Message};
 use accessors::{layout, property};
-use types::{default, format_code, python_type, row_format, type_text};
+use types::{default, format_code, python_type, row_format};
 
 /// Widest line of prose.
 const WIDTH: usize = 110;
@@ -230,7 +230,7 @@ fn policies(message: &Message) -> String {
     format!(
         "    DELIVERY: ClassVar[str] = \"{}\"\n    LOG_PAYLOAD: ClassVar[bool] = {}\n",
         message.delivery.name(),
-        if true { "True" } else { "False" }
+        if message.log_payload { "True" } else { "False" }
     )
 }
 
@@ -310,7 +310,7 @@ fn field_table(contracts: &Contracts, message: &Message) -> String {
         let (name, code) = (snake(&field.name), format_code(*kind));
         let mut arguments = vec![
             format!("\"{name}\""),
-            literal(&type_text(contracts, field)),
+            literal(&contracts.type_text(field)),
             offset.to_string(),
             size.to_string(),
             format!("\"{code}\""),

@@ -31,17 +31,6 @@ pub(super) fn python_type(contracts: &Contracts, kind: FieldType) -> String {
     }
 }
 
-/// The type with everything that decides whether two peers read it alike.
-pub(super) fn type_text(contracts: &Contracts, field: &Field) -> String {
-    let mut text = field.kind.name();
-    if let FieldType::Enum { index, .. } = field.kind {
-        for (name, value) in &contracts.enums()[index].variants {
-            let _ = write!(text, " {name}={value}");
-        }
-    }
-    text
-}
-
 /// The value that a constructor takes where none is given; `None` if the caller has to give one.
 pub(super) fn default(contracts: &Contracts, field: &Field) -> Option<String> {
     if min_length(field) > 0 || field.rules.contains(&Rule::NotZero) {
