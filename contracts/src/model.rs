@@ -345,11 +345,11 @@ pub struct Notes {
 pub struct Domain {
     /// Name as in the file.
     pub name: String,
-    /// First and last topic id that the domain's messages should have.
+    /// First and last topic id that the domain's messages should have, counted from 0 or from 1000.
     pub type_range: Option<(u16, u16)>,
     /// Description, or an empty string.
     pub description: String,
-    /// Service level objectives: key as in the file (its end names the unit) and value.
+    /// Service level objectives and the like: key as in the file (its end names the unit), value.
     pub slos: Vec<(String, String)>,
 }
 

@@ -109,6 +109,7 @@ const DOMAIN_KEYS: &[&str] = &[
     "description",
     "latency_slo_p99_ms",
     "error_rate_slo_pct",
+    "security",
 ];
 const CONSTANT_KEYS: &[&str] = &["type", "value", "description"];
 const SCHEMA_KEYS: &[&str] = &["id", "version", "min_compatible"];
