@@ -11,7 +11,7 @@ use mycelium_bridge::config::Config;
 use mycelium_messages::control::{
     Attached, AttachedTransport, Hello, HelloTransport, Settings, Unsubscribe, Welcome,
 };
-use mycelium_messages::{InlineString, Message};
+use mycelium_messages::{DynamicMessage as _, InlineString, Message};
 use shm_transport::layout::PROTOCOL_VERSION;
 use shm_transport::socket::{FrameStream, StreamError};
 

@@ -196,7 +196,9 @@ impl Target {
         add(&self.vectors, &|| emit::vectors::file(contracts));
         if let Some(test) = &self.rust_vectors {
             let path = Some(test.path.clone());
-            add(&path, &|| emit::rust_vectors::file(contracts, &test.module));
+            add(&path, &|| {
+                emit::rust::vectors::file(contracts, &test.module)
+            });
         }
         outputs
     }

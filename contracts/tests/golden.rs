@@ -227,7 +227,11 @@ fn generated_rust_is_as_rustfmt_would_write_it() {
     let rendered = mycelium_contracts::render(&config).expect("valid");
     for (path, text) in rendered.outputs {
         if path.extension().is_some_and(|extension| extension == "rs") {
-            assert_eq!(text, rustfmt(&text), "{}", path.display());
+            let formatted = rustfmt(&text);
+            for (number, (ours, theirs)) in text.lines().zip(formatted.lines()).enumerate() {
+                assert_eq!(ours, theirs, "{}:{}", path.display(), number + 1);
+            }
+            assert_eq!(text.len(), formatted.len(), "{}", path.display());
         }
     }
 }

@@ -14,18 +14,7 @@
 
 use crate::layout;
 
-/// The encoding of a payload, bits 1-2 of the flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// The contract's binary layout.
-    Contract,
-    /// MessagePack.
-    MsgPack,
-    /// JSON.
-    Json,
-    /// Plain bytes.
-    Raw,
-}
+pub use mycelium_messages::message::Encoding;
 
 /// The decoded header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,25 @@ use std::mem::offset_of;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::message::{Check, InlineString, Message, ValidationError, digest};
+use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    digest("02ff8e55faaeeb136d864bab8e984907dc63e46f49ba9334ad8a935dc2ac7617");
+    message::digest("02ff8e55faaeeb136d864bab8e984907dc63e46f49ba9334ad8a935dc2ac7617");
+
+/// All messages of the contracts file, for comparing them with those of a peer.
+pub const CONTRACTS: message::Contracts = message::Contracts {
+    schema_digest: SCHEMA_DIGEST,
+    source_digest: message::digest(
+        "3e6f4fb80487f7dfbcf37475588503bc7994796639d31923e0b270e3d3c72ecf",
+    ),
+    messages: &[
+        message::MessageInfo::of::<Quote>(),
+        message::MessageInfo::of::<Signal>(),
+        message::MessageInfo::of::<ReplayMark>(),
+        message::MessageInfo::of::<ReplayReport>(),
+    ],
+};
 
 /// What the strategy would do.
 ///
@@ -129,7 +143,7 @@ impl fmt::Debug for Mode {
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Quote {
     /// Instrument, for example EUR/USD.
-    pub symbol: InlineString<16>,
+    pub symbol: message::InlineString<16>,
     /// Number of this quote in its publisher's stream, counted from 1 without gaps.
     pub sequence: u64,
     /// Time of the quote at its source, in nanoseconds since the UNIX epoch.
@@ -178,11 +192,22 @@ impl Message for Quote {
     const TOPIC: &'static str = "market-data";
     const TOPIC_ID: u16 = 1001;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("4bd51052cb6bcb893c3b15479c649d9c98d89fe79a01603b75a450526a4b13ea");
+        message::digest("4bd51052cb6bcb893c3b15479c649d9c98d89fe79a01603b75a450526a4b13ea");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &["symbol"];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("symbol", "String(16)", 0, 24),
+        message::FieldInfo::new("sequence", "u64", 24, 8),
+        message::FieldInfo::new("timestamp_ns", "u64", 32, 8),
+        message::FieldInfo::new("bid", "f64", 40, 8),
+        message::FieldInfo::new("ask", "f64", 48, 8),
+        message::FieldInfo::new("volume", "f64", 56, 8),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("symbol", &self.symbol)?;
         check.min_length("symbol", self.symbol.len(), 1)?;
         Ok(())
@@ -194,7 +219,7 @@ impl Message for Quote {
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Signal {
     /// Name of the worker that computed the signal.
-    pub worker: InlineString<16>,
+    pub worker: message::InlineString<16>,
     /// Sequence number of the quote that this signal answers.
     pub quote_sequence: u64,
     /// Timestamp of the quote that this signal answers, in nanoseconds since the UNIX epoch.
@@ -245,11 +270,22 @@ impl Message for Signal {
     const TOPIC: &'static str = "signals";
     const TOPIC_ID: u16 = 1002;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("7d8d3fd28bea9d0b0d4f2a46143412e1fb038e5cc915e3c4f65dc47fe9d837c8");
+        message::digest("7d8d3fd28bea9d0b0d4f2a46143412e1fb038e5cc915e3c4f65dc47fe9d837c8");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("worker", "String(16)", 0, 24),
+        message::FieldInfo::new("quote_sequence", "u64", 24, 8),
+        message::FieldInfo::new("quote_timestamp_ns", "u64", 32, 8),
+        message::FieldInfo::new("strength", "f64", 40, 8),
+        message::FieldInfo::new("price", "f64", 48, 8),
+        message::FieldInfo::new("side", "u8 BUY=1 SELL=2 HOLD=3", 56, 1),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("worker", &self.worker)?;
         check.min_length("worker", self.worker.len(), 1)?;
         check.float("strength", self.strength, 0.0, 1.0)?;
@@ -264,7 +300,7 @@ impl Message for Signal {
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReplayMark {
     /// The worker that takes part in a ROUND_TRIP or RESUME phase; empty for all workers.
-    pub worker: InlineString<16>,
+    pub worker: message::InlineString<16>,
     /// Number of the phase, repeated in the report.
     pub phase: u32,
     /// Which end of the phase this mark is.
@@ -308,11 +344,20 @@ impl Message for ReplayMark {
     const TOPIC: &'static str = "replay";
     const TOPIC_ID: u16 = 1010;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("a1c51e680001272f0e0fe1cc887be8fceac971fcede18cb46e90adcafc4c10a0");
+        message::digest("a1c51e680001272f0e0fe1cc887be8fceac971fcede18cb46e90adcafc4c10a0");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("worker", "String(16)", 0, 24),
+        message::FieldInfo::new("phase", "u32", 24, 4),
+        message::FieldInfo::new("action", "u8 BEGIN=1 END=2", 28, 1),
+        message::FieldInfo::new("mode", "u8 STREAM=1 ROUND_TRIP=2 RESUME=3", 29, 1),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("worker", &self.worker)?;
         check.member("action", self.action.name(), self.action.0)?;
         check.member("mode", self.mode.name(), self.mode.0)?;
@@ -325,7 +370,7 @@ impl Message for ReplayMark {
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReplayReport {
     /// Name of the reporting worker.
-    pub worker: InlineString<16>,
+    pub worker: message::InlineString<16>,
     /// Quotes received since the phase began.
     pub quotes: u64,
     /// Quotes whose sequence number was not higher than the one before.
@@ -397,11 +442,27 @@ impl Message for ReplayReport {
     const TOPIC: &'static str = "replay";
     const TOPIC_ID: u16 = 1011;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("9c41f1679400ba65d7af570728fe36395573d2ae5071e9cd7da4c3c50442f833");
+        message::digest("9c41f1679400ba65d7af570728fe36395573d2ae5071e9cd7da4c3c50442f833");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("worker", "String(16)", 0, 24),
+        message::FieldInfo::new("quotes", "u64", 24, 8),
+        message::FieldInfo::new("out_of_order", "u64", 32, 8),
+        message::FieldInfo::new("missing", "u64", 40, 8),
+        message::FieldInfo::new("bid_sum", "f64", 48, 8),
+        message::FieldInfo::new("ask_sum", "f64", 56, 8),
+        message::FieldInfo::new("signals", "u64", 64, 8),
+        message::FieldInfo::new("quote_checksum", "u32", 72, 4),
+        message::FieldInfo::new("signal_checksum", "u32", 76, 4),
+        message::FieldInfo::new("phase", "u32", 80, 4),
+        message::FieldInfo::new("action", "u8 BEGIN=1 END=2", 84, 1),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("worker", &self.worker)?;
         check.min_length("worker", self.worker.len(), 1)?;
         check.member("action", self.action.name(), self.action.0)?;

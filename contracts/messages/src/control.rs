@@ -7,11 +7,34 @@ use std::mem::offset_of;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use crate::message::{Check, InlineString, Message, ValidationError, digest};
+use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    digest("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d");
+    message::digest("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d");
+
+/// All messages of the contracts file, for comparing them with those of a peer.
+pub const CONTRACTS: message::Contracts = message::Contracts {
+    schema_digest: SCHEMA_DIGEST,
+    source_digest: message::digest(
+        "23771575107e373f01ae52d7e2550f3cb4dd560c1095d4990f9b8cadaefaa105",
+    ),
+    messages: &[
+        message::MessageInfo::of::<Hello>(),
+        message::MessageInfo::of::<Welcome>(),
+        message::MessageInfo::of::<Refused>(),
+        message::MessageInfo::of::<Attached>(),
+        message::MessageInfo::dynamic::<Settings>(),
+        message::MessageInfo::of::<Subscribe>(),
+        message::MessageInfo::of::<Unsubscribe>(),
+        message::MessageInfo::of::<Advertise>(),
+        message::MessageInfo::of::<TopicReply>(),
+        message::MessageInfo::of::<Ack>(),
+        message::MessageInfo::of::<Shutdown>(),
+        message::MessageInfo::of::<Goodbye>(),
+        message::MessageInfo::of::<LinkError>(),
+    ],
+};
 
 /// AUTO: shared memory if possible. SHM: refuse anything else. SOCKET: frames on this socket.
 ///
@@ -362,9 +385,9 @@ pub struct Hello {
     /// Digest of the peer's application contracts; zeros where it declares none.
     pub schema_digest: [u8; 32],
     /// Name of the link that the peer asks for; empty lets the bridge choose.
-    pub name: InlineString<64>,
+    pub name: message::InlineString<64>,
     /// Credential where the endpoint asks for one.
-    pub token: InlineString<128>,
+    pub token: message::InlineString<128>,
 }
 
 const _: () = {
@@ -405,11 +428,23 @@ impl Message for Hello {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 1;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("1ee9536746d221bc79dd91bcad6256027b2ae361a9c4f7c8940d40b65a00008c");
+        message::digest("1ee9536746d221bc79dd91bcad6256027b2ae361a9c4f7c8940d40b65a00008c");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("protocol_version", "u16", 0, 2),
+        message::FieldInfo::new("transport", "u8 AUTO=0 SHM=1 SOCKET=2", 2, 1),
+        message::FieldInfo::new("capabilities", "u8", 3, 1),
+        message::FieldInfo::new("pid", "u32", 4, 4),
+        message::FieldInfo::new("schema_digest", "[u8; 32]", 8, 32),
+        message::FieldInfo::new("name", "String(64)", 40, 72),
+        message::FieldInfo::new("token", "String(128)", 112, 136),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("transport", self.transport.name(), self.transport.0)?;
         check.text("name", &self.name)?;
         check.text("token", &self.token)?;
@@ -445,9 +480,9 @@ pub struct Welcome {
     /// Digest of the bridge's application contracts.
     pub schema_digest: [u8; 32],
     /// Name of the link.
-    pub name: InlineString<64>,
+    pub name: message::InlineString<64>,
     /// The fallback code as a sentence.
-    pub fallback_reason: InlineString<240>,
+    pub fallback_reason: message::InlineString<240>,
 }
 
 const _: () = {
@@ -498,11 +533,33 @@ impl Message for Welcome {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 2;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("94131241423f4946ef2183569a3d892b3e3ff1685ae197cf471d3191ed9815c0");
+        message::digest("94131241423f4946ef2183569a3d892b3e3ff1685ae197cf471d3191ed9815c0");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("protocol_version", "u16", 0, 2),
+        message::FieldInfo::new("transport", "u8 SHM=1 SOCKET=2", 2, 1),
+        message::FieldInfo::new("fencing", "u8 ASYMMETRIC=1 FENCED=2", 3, 1),
+        message::FieldInfo::new(
+            "fallback_code",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            4,
+            2,
+        ),
+        message::FieldInfo::new("link_id", "u32", 8, 4),
+        message::FieldInfo::new("spin_us", "u32", 12, 4),
+        message::FieldInfo::new("max_payload", "u32", 16, 4),
+        message::FieldInfo::new("ack_window", "u32", 20, 4),
+        message::FieldInfo::new("epoch", "u64", 24, 8),
+        message::FieldInfo::new("schema_digest", "[u8; 32]", 32, 32),
+        message::FieldInfo::new("name", "String(64)", 64, 72),
+        message::FieldInfo::new("fallback_reason", "String(240)", 136, 248),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("transport", self.transport.name(), self.transport.0)?;
         check.member("fencing", self.fencing.name(), self.fencing.0)?;
         check.member(
@@ -527,7 +584,7 @@ pub struct Refused {
     /// SCHEMA_MISMATCH: digest that the peer sent; zeros otherwise.
     pub actual_digest: [u8; 32],
     /// What failed, the numbers on both sides, and what to change.
-    pub message: InlineString<480>,
+    pub message: message::InlineString<480>,
 }
 
 const _: () = {
@@ -562,11 +619,25 @@ impl Message for Refused {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 3;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("24f55efb42c1b6adfdf1d6247625aa99b1fcad80d202eb57cb0c0bdbc577add8");
+        message::digest("24f55efb42c1b6adfdf1d6247625aa99b1fcad80d202eb57cb0c0bdbc577add8");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new(
+            "code",
+            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 SHUTTING_DOWN=7",
+            0,
+            2,
+        ),
+        message::FieldInfo::new("expected_digest", "[u8; 32]", 2, 32),
+        message::FieldInfo::new("actual_digest", "[u8; 32]", 34, 32),
+        message::FieldInfo::new("message", "String(480)", 66, 488),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("code", self.code.name(), self.code.0)?;
         check.text("message", &self.message)?;
         Ok(())
@@ -584,7 +655,7 @@ pub struct Attached {
     /// Why the transport is not shared memory.
     pub fallback_code: FallbackCode,
     /// The fallback code as a sentence.
-    pub fallback_reason: InlineString<240>,
+    pub fallback_reason: message::InlineString<240>,
 }
 
 const _: () = {
@@ -617,11 +688,24 @@ impl Message for Attached {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 4;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("03b86cf78d8749782fed87ae07edffe1d93fa6d76e26e4b4c0ac1de72c70db16");
+        message::digest("03b86cf78d8749782fed87ae07edffe1d93fa6d76e26e4b4c0ac1de72c70db16");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("transport", "u8 SHM=1 SOCKET=2", 0, 1),
+        message::FieldInfo::new(
+            "fallback_code",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            2,
+            2,
+        ),
+        message::FieldInfo::new("fallback_reason", "String(240)", 4, 248),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("transport", self.transport.name(), self.transport.0)?;
         check.member(
             "fallback_code",
@@ -635,24 +719,21 @@ impl Message for Attached {
 
 /// The worker's own settings table from the bridge's configuration, as a JSON object.
 ///
-/// The payload is json of any length up to [`MAX_SIZE`](Self::MAX_SIZE).
+/// The payload is JSON, at most 65536 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings;
 
-impl Settings {
-    /// Name of the message in the contracts file.
-    pub const NAME: &'static str = "Settings";
-    /// Name of the topic.
-    pub const TOPIC: &'static str = "control";
-    /// Number of the topic, the contract's `tlv_type`.
-    pub const TOPIC_ID: u16 = 5;
-    /// Encoding of the payload, as in the frame's flags.
-    pub const ENCODING: u16 = 2;
-    /// Largest payload in bytes.
-    pub const MAX_SIZE: usize = 65536;
-    /// Digest of name, topic id, encoding and largest payload.
-    pub const LAYOUT_DIGEST: [u8; 32] =
-        digest("15418ff1135e15375dc3e7020aebb8ac65379d01885670d28a710f27a69db95d");
+impl message::DynamicMessage for Settings {
+    const NAME: &'static str = "Settings";
+    const TOPIC: &'static str = "control";
+    const TOPIC_ID: u16 = 5;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("15418ff1135e15375dc3e7020aebb8ac65379d01885670d28a710f27a69db95d");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: message::Encoding = message::Encoding::Json;
+    const MAX_SIZE: usize = 65536;
 }
 
 /// The peer wants every frame of this topic. Answered by a TopicReply.
@@ -693,10 +774,17 @@ impl Message for Subscribe {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 6;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("76822c0007afe38a2b4b19a964042d1cc5b77de4d20b30564a3206d86532176e");
+        message::digest("76822c0007afe38a2b4b19a964042d1cc5b77de4d20b30564a3206d86532176e");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("topic_id", "u16", 0, 2),
+        message::FieldInfo::new("layout_digest", "[u8; 32]", 2, 32),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
+    fn validate(&self) -> Result<(), message::ValidationError> {
         Ok(())
     }
 }
@@ -736,10 +824,15 @@ impl Message for Unsubscribe {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 7;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("96950694928288611f2de7f713e12b029a51d91d5ba2b1613d2cbd3a179c39f1");
+        message::digest("96950694928288611f2de7f713e12b029a51d91d5ba2b1613d2cbd3a179c39f1");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] =
+        &[message::FieldInfo::new("topic_id", "u16", 0, 2)];
 
-    fn validate(&self) -> Result<(), ValidationError> {
+    fn validate(&self) -> Result<(), message::ValidationError> {
         Ok(())
     }
 }
@@ -782,10 +875,17 @@ impl Message for Advertise {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 8;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("7295951280b640c88295363e2b67df853591999472673f159775eda5460c3b38");
+        message::digest("7295951280b640c88295363e2b67df853591999472673f159775eda5460c3b38");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("topic_id", "u16", 0, 2),
+        message::FieldInfo::new("layout_digest", "[u8; 32]", 2, 32),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
+    fn validate(&self) -> Result<(), message::ValidationError> {
         Ok(())
     }
 }
@@ -802,7 +902,7 @@ pub struct TopicReply {
     /// The outcome.
     pub code: TopicReplyCode,
     /// Empty, or what failed, the numbers on both sides, and what to change.
-    pub reason: InlineString<240>,
+    pub reason: message::InlineString<240>,
 }
 
 const _: () = {
@@ -837,11 +937,25 @@ impl Message for TopicReply {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 9;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("be2e20ce84b34d8f32ec7d9d45a5d211f0c04a03efc7625651a7f1f4e3eb6cbc");
+        message::digest("be2e20ce84b34d8f32ec7d9d45a5d211f0c04a03efc7625651a7f1f4e3eb6cbc");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("request", "u16", 0, 2),
+        message::FieldInfo::new("topic_id", "u16", 2, 2),
+        message::FieldInfo::new(
+            "code",
+            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3",
+            4,
+            2,
+        ),
+        message::FieldInfo::new("reason", "String(240)", 6, 248),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("code", self.code.name(), self.code.0)?;
         check.text("reason", &self.reason)?;
         Ok(())
@@ -883,10 +997,14 @@ impl Message for Ack {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 10;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("a9668cf2ada0228a23d216ba837fbe661ebb7325c40911f43ebf2cba54a01c20");
+        message::digest("a9668cf2ada0228a23d216ba837fbe661ebb7325c40911f43ebf2cba54a01c20");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[message::FieldInfo::new("bytes", "u64", 0, 8)];
 
-    fn validate(&self) -> Result<(), ValidationError> {
+    fn validate(&self) -> Result<(), message::ValidationError> {
         Ok(())
     }
 }
@@ -898,7 +1016,7 @@ pub struct Shutdown {
     /// Time until the bridge ends the peer by force, in milliseconds.
     pub deadline_ms: u32,
     /// Why, as a sentence.
-    pub reason: InlineString<120>,
+    pub reason: message::InlineString<120>,
 }
 
 const _: () = {
@@ -929,11 +1047,18 @@ impl Message for Shutdown {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 11;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("8c22bee8e12bb5a6449088f1aa99b181b18386806cb15ac132f6b663bbda9119");
+        message::digest("8c22bee8e12bb5a6449088f1aa99b181b18386806cb15ac132f6b663bbda9119");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("deadline_ms", "u32", 0, 4),
+        message::FieldInfo::new("reason", "String(120)", 4, 128),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("reason", &self.reason)?;
         Ok(())
     }
@@ -944,7 +1069,7 @@ impl Message for Shutdown {
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Goodbye {
     /// Why, as a sentence; empty for a normal end.
-    pub reason: InlineString<120>,
+    pub reason: message::InlineString<120>,
 }
 
 const _: () = {
@@ -973,11 +1098,16 @@ impl Message for Goodbye {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 12;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("6adb3464c144820587e13963bfd5ff62a9758a1c041fc9154fe571fe1ec6c4dd");
+        message::digest("6adb3464c144820587e13963bfd5ff62a9758a1c041fc9154fe571fe1ec6c4dd");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] =
+        &[message::FieldInfo::new("reason", "String(120)", 0, 128)];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("reason", &self.reason)?;
         Ok(())
     }
@@ -991,7 +1121,7 @@ pub struct LinkError {
     /// Which rule.
     pub code: LinkErrorCode,
     /// The field, its value, and the legal range.
-    pub message: InlineString<480>,
+    pub message: message::InlineString<480>,
 }
 
 const _: () = {
@@ -1022,11 +1152,23 @@ impl Message for LinkError {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 13;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("8d5cd3352e2d8733675add4c7a72de67acbd07dede16140e8003feed98790d23");
+        message::digest("8d5cd3352e2d8733675add4c7a72de67acbd07dede16140e8003feed98790d23");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new(
+            "code",
+            "u16 CORRUPT_RECORD=1 CORRUPT_HEAD=2 FRAME_TOO_LARGE=3 PROTOCOL=4",
+            0,
+            2,
+        ),
+        message::FieldInfo::new("message", "String(480)", 2, 488),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("code", self.code.name(), self.code.0)?;
         check.text("message", &self.message)?;
         Ok(())

@@ -27,5 +27,5 @@ pub mod control;
 pub mod layout;
 pub mod message;
 
-pub use message::{InlineString, InlineVec, Message, ValidationError};
+pub use message::{DynamicMessage, InlineString, InlineVec, Message, ValidationError};
 pub use zerocopy;

@@ -1,14 +1,19 @@
 //! What generated messages are made of: the trait, texts and vecs of bounded length, and checks.
 
 mod check;
+mod info;
 mod inline;
 mod number;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use check::{Check, Problem, ValidationError};
+pub use info::{Contracts, Delivery, Encoding, FieldInfo, MessageInfo};
 pub use inline::{InlineString, InlineVec};
 pub use number::{I128, U128, WireBool};
+
+/// The little-endian numbers without alignment that vecs are made of.
+pub use zerocopy::little_endian as le;
 
 #[cfg(target_endian = "big")]
 compile_error!(
@@ -32,6 +37,14 @@ pub trait Message:
     const LAYOUT_DIGEST: [u8; 32];
     /// Digest of the contracts file's model.
     const SCHEMA_DIGEST: [u8; 32];
+    /// Names of the fields whose values together name what a newer message replaces (policy conflate).
+    const KEY: &'static [&'static str];
+    /// Default delivery policy of a subscription.
+    const DELIVERY: Delivery;
+    /// Fields in the order of their offsets.
+    const FIELDS: &'static [FieldInfo];
+    /// Whether values of this message may stand in logs and error texts.
+    const LOG_PAYLOAD: bool;
 
     /// Checks lengths, UTF-8, enum values and the contract's validation rules. Does not allocate.
     ///
@@ -39,6 +52,30 @@ pub trait Message:
     ///
     /// The first field that breaks a rule, with its value and the legal range.
     fn validate(&self) -> Result<(), ValidationError>;
+}
+
+/// A message whose payload is not laid out by the contract but encoded as a whole.
+///
+/// The type stands for the topic; the payload is any value that the encoding can hold.
+pub trait DynamicMessage: Send + Sync + 'static {
+    /// Name of the message in the contracts file.
+    const NAME: &'static str;
+    /// Name of the topic.
+    const TOPIC: &'static str;
+    /// Number of the topic, the contract's `tlv_type`.
+    const TOPIC_ID: u16;
+    /// How the payload is written; never [`Encoding::Contract`].
+    const ENCODING: Encoding;
+    /// Largest payload in bytes.
+    const MAX_SIZE: usize;
+    /// Digest of name, topic id, encoding and largest payload.
+    const LAYOUT_DIGEST: [u8; 32];
+    /// Digest of the contracts file's model.
+    const SCHEMA_DIGEST: [u8; 32];
+    /// Default delivery policy of a subscription.
+    const DELIVERY: Delivery;
+    /// Whether values of this message may stand in logs and error texts.
+    const LOG_PAYLOAD: bool;
 }
 
 /// Decodes 64 hexadecimal digits at compile time.

@@ -3,7 +3,6 @@
 pub(crate) mod docs;
 pub(crate) mod python;
 pub(crate) mod rust;
-pub(crate) mod rust_vectors;
 pub(crate) mod vectors;
 
 use crate::model::{Contracts, Field, FieldType, Number, Rule};

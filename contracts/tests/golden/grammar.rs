@@ -5,18 +5,35 @@
 use std::fmt;
 use std::mem::offset_of;
 
-use zerocopy::little_endian;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use mycelium_messages::message::{
-    Check, I128, InlineString, InlineVec, Message, U128, ValidationError, WireBool, digest,
-};
+use mycelium_messages::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    digest("d75a7cad3629c73080897e7293d06f42574291dc75be2cbe21173468d7d8e7da");
+    message::digest("d75a7cad3629c73080897e7293d06f42574291dc75be2cbe21173468d7d8e7da");
 
-/// Not described in the contracts file.
+/// All messages of the contracts file, for comparing them with those of a peer.
+pub const CONTRACTS: message::Contracts = message::Contracts {
+    schema_digest: SCHEMA_DIGEST,
+    source_digest: message::digest(
+        "ebc8410e0c86e0756e0f3b79e19e0ff42c9cea04c017e44b223ef85ffca13abf",
+    ),
+    messages: &[
+        message::MessageInfo::of::<Numbers>(),
+        message::MessageInfo::of::<Wide>(),
+        message::MessageInfo::of::<Texts>(),
+        message::MessageInfo::of::<Vecs>(),
+        message::MessageInfo::of::<Rules>(),
+        message::MessageInfo::of::<OtherRules>(),
+        message::MessageInfo::of::<Empty>(),
+        message::MessageInfo::of::<OnlyText>(),
+        message::MessageInfo::dynamic::<Packed>(),
+        message::MessageInfo::dynamic::<Plain>(),
+    ],
+};
+
+/// `RulesState`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
 #[repr(transparent)]
@@ -89,7 +106,7 @@ impl fmt::Debug for Colour {
     }
 }
 
-/// Not described in the contracts file.
+/// `OtherRulesState`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
 #[repr(transparent)]
@@ -128,37 +145,37 @@ impl fmt::Debug for OtherRulesState {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Numbers {
-    /// Not described in the contracts file.
+    /// `a`.
     pub a: u8,
     #[doc(hidden)]
     pub _pad0: [u8; 7],
     /// Seven bytes of padding before it.
     pub b: u64,
-    /// Not described in the contracts file.
+    /// `c`.
     pub c: i8,
     #[doc(hidden)]
     pub _pad1: [u8; 1],
-    /// Not described in the contracts file.
+    /// `d`.
     pub d: i16,
-    /// Not described in the contracts file.
+    /// `e`.
     pub e: i32,
-    /// Not described in the contracts file.
+    /// `f`.
     pub f: f32,
-    /// Not described in the contracts file.
-    pub g: WireBool,
+    /// `g`.
+    pub g: message::WireBool,
     #[doc(hidden)]
     pub _pad2: [u8; 1],
-    /// Not described in the contracts file.
+    /// `h`.
     pub h: u16,
-    /// Not described in the contracts file.
+    /// `i`.
     pub i: u32,
     #[doc(hidden)]
     pub _pad3: [u8; 4],
-    /// Not described in the contracts file.
+    /// `j`.
     pub j: i64,
-    /// Not described in the contracts file.
+    /// `k`.
     pub k: f64,
-    /// Not described in the contracts file.
+    /// `l`.
     pub l: u8,
     #[doc(hidden)]
     pub _pad4: [u8; 7],
@@ -212,33 +229,50 @@ impl Message for Numbers {
     const TOPIC: &'static str = "market-data";
     const TOPIC_ID: u16 = 1000;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("f2ce62fed0ae40dd9d0680019457fb8850d568054d0229f91b220002693836ee");
+        message::digest("f2ce62fed0ae40dd9d0680019457fb8850d568054d0229f91b220002693836ee");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("a", "u8", 0, 1),
+        message::FieldInfo::new("b", "u64", 8, 8),
+        message::FieldInfo::new("c", "i8", 16, 1),
+        message::FieldInfo::new("d", "i16", 18, 2),
+        message::FieldInfo::new("e", "i32", 20, 4),
+        message::FieldInfo::new("f", "f32", 24, 4),
+        message::FieldInfo::new("g", "bool", 28, 1),
+        message::FieldInfo::new("h", "u16", 30, 2),
+        message::FieldInfo::new("i", "u32", 32, 4),
+        message::FieldInfo::new("j", "i64", 40, 8),
+        message::FieldInfo::new("k", "f64", 48, 8),
+        message::FieldInfo::new("l", "u8", 56, 1),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.truth("g", self.g)?;
         Ok(())
     }
 }
 
-/// Not described in the contracts file.
+/// `Wide`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Wide {
-    /// Not described in the contracts file.
+    /// `a`.
     pub a: u8,
     #[doc(hidden)]
     pub _pad0: [u8; 7],
-    /// Not described in the contracts file.
-    pub b: U128,
-    /// Not described in the contracts file.
-    pub c: I128,
-    /// Not described in the contracts file.
+    /// `b`.
+    pub b: message::U128,
+    /// `c`.
+    pub c: message::I128,
+    /// `d`.
     pub d: [u8; 32],
-    /// Not described in the contracts file.
+    /// `e`.
     pub e: [u8; 20],
-    /// Not described in the contracts file.
+    /// `f`.
     pub f: [[u8; 3]; 2],
     #[doc(hidden)]
     pub _pad1: [u8; 6],
@@ -284,33 +318,45 @@ impl Message for Wide {
     const TOPIC: &'static str = "wide";
     const TOPIC_ID: u16 = 1001;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("c5fe44221d9b2a778229678ef66eaa30148c475a84b0caa229325bda89263cf9");
+        message::digest("c5fe44221d9b2a778229678ef66eaa30148c475a84b0caa229325bda89263cf9");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::DropOldest;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("a", "u8", 0, 1),
+        message::FieldInfo::new("b", "u128", 8, 16),
+        message::FieldInfo::new("c", "i128", 24, 16),
+        message::FieldInfo::new("d", "U256", 40, 32),
+        message::FieldInfo::new("e", "[u8; 20]", 72, 20),
+        message::FieldInfo::new("f", "[[u8; 3]; 2]", 92, 6),
+        message::FieldInfo::new("bytes", "u64", 104, 8),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.not_zero("c", &self.c)?;
         check.not_zero("e", &self.e)?;
         Ok(())
     }
 }
 
-/// Not described in the contracts file.
+/// `Texts`.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Texts {
-    /// Not described in the contracts file.
-    pub a: InlineString<32>,
+    /// `a`.
+    pub a: message::InlineString<32>,
     /// An odd length gets one byte of padding: "quoted", \[linked] and C:\path.
-    pub odd: InlineString<5>,
+    pub odd: message::InlineString<5>,
     #[doc(hidden)]
     pub _pad0: [u8; 1],
-    /// Not described in the contracts file.
-    pub flag: WireBool,
+    /// `flag`.
+    pub flag: message::WireBool,
     #[doc(hidden)]
     pub _pad1: [u8; 1],
-    /// Not described in the contracts file.
-    pub venue: InlineString<12>,
+    /// `venue`.
+    pub venue: message::InlineString<12>,
 }
 
 const _: () = {
@@ -345,11 +391,20 @@ impl Message for Texts {
     const TOPIC: &'static str = "texts";
     const TOPIC_ID: u16 = 1002;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("93eb6db17074f372e413c427843d3b539637aed4e3eaa8774472f3dbccd63403");
+        message::digest("93eb6db17074f372e413c427843d3b539637aed4e3eaa8774472f3dbccd63403");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Conflate;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &["venue", "a"];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("a", "String(32)", 0, 40),
+        message::FieldInfo::new("odd", "String(5)", 40, 14),
+        message::FieldInfo::new("flag", "bool", 54, 1),
+        message::FieldInfo::new("venue", "String(12)", 56, 20),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("a", &self.a)?;
         check.text("odd", &self.odd)?;
         check.min_length("odd", self.odd.len(), 1)?;
@@ -361,40 +416,40 @@ impl Message for Texts {
     }
 }
 
-/// Not described in the contracts file.
+/// `Vecs`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Vecs {
-    /// Not described in the contracts file.
+    /// `a`.
     pub a: u8,
     #[doc(hidden)]
     pub _pad0: [u8; 1],
-    /// Not described in the contracts file.
-    pub plain: InlineVec<u8, 16>,
-    /// Not described in the contracts file.
-    pub odd: InlineVec<u8, 3>,
+    /// `plain`.
+    pub plain: message::InlineVec<u8, 16>,
+    /// `odd`.
+    pub odd: message::InlineVec<u8, 3>,
     #[doc(hidden)]
     pub _pad1: [u8; 1],
-    /// Not described in the contracts file.
-    pub addresses: InlineVec<[u8; 20], 4>,
-    /// Not described in the contracts file.
-    pub odd_rows: InlineVec<[u8; 3], 3>,
+    /// `addresses`.
+    pub addresses: message::InlineVec<[u8; 20], 4>,
+    /// `odd_rows`.
+    pub odd_rows: message::InlineVec<[u8; 3], 3>,
     #[doc(hidden)]
     pub _pad2: [u8; 1],
-    /// Not described in the contracts file.
-    pub prices: InlineVec<little_endian::F64, 3>,
-    /// Not described in the contracts file.
-    pub small: InlineVec<little_endian::I16, 3>,
+    /// `prices`.
+    pub prices: message::InlineVec<message::le::F64, 3>,
+    /// `small`.
+    pub small: message::InlineVec<message::le::I16, 3>,
     #[doc(hidden)]
     pub _pad3: [u8; 2],
-    /// Not described in the contracts file.
-    pub singles: InlineVec<little_endian::F32, 2>,
-    /// Not described in the contracts file.
-    pub signed: InlineVec<i8, 5>,
+    /// `singles`.
+    pub singles: message::InlineVec<message::le::F32, 2>,
+    /// `signed`.
+    pub signed: message::InlineVec<i8, 5>,
     #[doc(hidden)]
     pub _pad4: [u8; 3],
-    /// Not described in the contracts file.
-    pub counts: InlineVec<little_endian::U32, 1>,
+    /// `counts`.
+    pub counts: message::InlineVec<message::le::U32, 1>,
     #[doc(hidden)]
     pub _pad5: [u8; 4],
 }
@@ -443,11 +498,26 @@ impl Message for Vecs {
     const TOPIC: &'static str = "vecs";
     const TOPIC_ID: u16 = 1003;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("71efce70c8f5b944eced6d44010586ca9e22794ff2bf59109f947f04f63d8267");
+        message::digest("71efce70c8f5b944eced6d44010586ca9e22794ff2bf59109f947f04f63d8267");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::DropNewest;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("a", "u8", 0, 1),
+        message::FieldInfo::new("plain", "Vec<u8>(16)", 2, 24),
+        message::FieldInfo::new("odd", "Vec<u8>(3)", 26, 12),
+        message::FieldInfo::new("addresses", "Vec<[u8; 20]>(4)", 38, 88),
+        message::FieldInfo::new("odd_rows", "Vec<[u8; 3]>(3)", 126, 18),
+        message::FieldInfo::new("prices", "Vec<f64>(3)", 144, 32),
+        message::FieldInfo::new("small", "Vec<i16>(3)", 176, 14),
+        message::FieldInfo::new("singles", "Vec<f32>(2)", 192, 16),
+        message::FieldInfo::new("signed", "Vec<i8>(5)", 208, 14),
+        message::FieldInfo::new("counts", "Vec<u32>(1)", 224, 12),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.vec("plain", &self.plain)?;
         check.vec("odd", &self.odd)?;
         check.vec("addresses", &self.addresses)?;
@@ -463,29 +533,29 @@ impl Message for Vecs {
     }
 }
 
-/// Not described in the contracts file.
+/// `Rules`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Rules {
-    /// Not described in the contracts file.
+    /// `level`.
     pub level: i32,
-    /// Not described in the contracts file.
+    /// `count`.
     pub count: u16,
     #[doc(hidden)]
     pub _pad0: [u8; 2],
-    /// Not described in the contracts file.
+    /// `share`.
     pub share: f32,
     #[doc(hidden)]
     pub _pad1: [u8; 4],
-    /// Not described in the contracts file.
+    /// `price`.
     pub price: f64,
-    /// Not described in the contracts file.
+    /// `change`.
     pub change: f64,
-    /// Not described in the contracts file.
-    pub big: U128,
-    /// Not described in the contracts file.
+    /// `big`.
+    pub big: message::U128,
+    /// `chain`.
     pub chain: u32,
-    /// Not described in the contracts file.
+    /// `state`.
     pub state: RulesState,
     #[doc(hidden)]
     pub _pad2: [u8; 2],
@@ -537,11 +607,25 @@ impl Message for Rules {
     const TOPIC: &'static str = "rules";
     const TOPIC_ID: u16 = 1004;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("b104a30f747c3e536576c2daa063348a4a304bd36b69df9dd49bfcc84ed65b91");
+        message::digest("b104a30f747c3e536576c2daa063348a4a304bd36b69df9dd49bfcc84ed65b91");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("level", "i32", 0, 4),
+        message::FieldInfo::new("count", "u16", 4, 2),
+        message::FieldInfo::new("share", "f32", 8, 4),
+        message::FieldInfo::new("price", "f64", 16, 8),
+        message::FieldInfo::new("change", "f64", 24, 8),
+        message::FieldInfo::new("big", "u128", 32, 16),
+        message::FieldInfo::new("chain", "u32", 48, 4),
+        message::FieldInfo::new("state", "i16 DOWN=-1 UNKNOWN=0 UP=1", 52, 2),
+        message::FieldInfo::new("colour", "u32 RED=16 GREEN=32", 56, 4),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.int("level", i128::from(self.level), -5, 5)?;
         check.int("count", i128::from(self.count), 0, 1000)?;
         check.not_zero("count", &self.count)?;
@@ -564,11 +648,11 @@ impl Message for Rules {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OtherRules {
-    /// Not described in the contracts file.
+    /// `state`.
     pub state: OtherRulesState,
     #[doc(hidden)]
     pub _pad0: [u8; 3],
-    /// Not described in the contracts file.
+    /// `colour`.
     pub colour: Colour,
 }
 
@@ -600,11 +684,18 @@ impl Message for OtherRules {
     const TOPIC: &'static str = "rules";
     const TOPIC_ID: u16 = 1005;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("2fa343568928c5ccf089b5cf18aabce3c513ea1402d82b52a01c9d3aec52663e");
+        message::digest("2fa343568928c5ccf089b5cf18aabce3c513ea1402d82b52a01c9d3aec52663e");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("state", "u8 OFF=0 ON=1", 0, 1),
+        message::FieldInfo::new("colour", "u32 RED=16 GREEN=32", 4, 4),
+    ];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.member("state", self.state.name(), self.state.0)?;
         check.member("colour", self.colour.name(), self.colour.0)?;
         Ok(())
@@ -639,20 +730,24 @@ impl Message for Empty {
     const TOPIC: &'static str = "empty";
     const TOPIC_ID: u16 = 1006;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("0551ef0299410b6e3e73ebd3f20c63c3f7a907ac56c159533b926be80fee99ce");
+        message::digest("0551ef0299410b6e3e73ebd3f20c63c3f7a907ac56c159533b926be80fee99ce");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[];
 
-    fn validate(&self) -> Result<(), ValidationError> {
+    fn validate(&self) -> Result<(), message::ValidationError> {
         Ok(())
     }
 }
 
-/// Not described in the contracts file.
+/// `OnlyText`.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OnlyText {
-    /// Not described in the contracts file.
-    pub text: InlineString<4>,
+    /// `text`.
+    pub text: message::InlineString<4>,
 }
 
 const _: () = {
@@ -681,56 +776,55 @@ impl Message for OnlyText {
     const TOPIC: &'static str = "texts";
     const TOPIC_ID: u16 = 1007;
     const LAYOUT_DIGEST: [u8; 32] =
-        digest("1d5069d887178a2e502a20cd47cfbb0d6f1af6711b352894079ed44404026231");
+        message::digest("1d5069d887178a2e502a20cd47cfbb0d6f1af6711b352894079ed44404026231");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] =
+        &[message::FieldInfo::new("text", "String(4)", 0, 12)];
 
-    fn validate(&self) -> Result<(), ValidationError> {
-        let check = Check::new(Self::NAME);
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::new(Self::NAME);
         check.text("text", &self.text)?;
         Ok(())
     }
 }
 
-/// Not described in the contracts file.
+/// `Packed`.
 ///
-/// The payload is msgpack of any length up to [`MAX_SIZE`](Self::MAX_SIZE).
+/// The payload is MessagePack, at most 1024 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed;
 
-impl Packed {
-    /// Name of the message in the contracts file.
-    pub const NAME: &'static str = "Packed";
-    /// Name of the topic.
-    pub const TOPIC: &'static str = "dynamic";
-    /// Number of the topic, the contract's `tlv_type`.
-    pub const TOPIC_ID: u16 = 50000;
-    /// Encoding of the payload, as in the frame's flags.
-    pub const ENCODING: u16 = 1;
-    /// Largest payload in bytes.
-    pub const MAX_SIZE: usize = 1024;
-    /// Digest of name, topic id, encoding and largest payload.
-    pub const LAYOUT_DIGEST: [u8; 32] =
-        digest("9c335ea953780b46281ac99e966daeab95832c270c3d3392833863ccbb830db6");
+impl message::DynamicMessage for Packed {
+    const NAME: &'static str = "Packed";
+    const TOPIC: &'static str = "dynamic";
+    const TOPIC_ID: u16 = 50000;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("9c335ea953780b46281ac99e966daeab95832c270c3d3392833863ccbb830db6");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: message::Encoding = message::Encoding::MsgPack;
+    const MAX_SIZE: usize = 1024;
 }
 
-/// Not described in the contracts file.
+/// `Plain`.
 ///
-/// The payload is raw of any length up to [`MAX_SIZE`](Self::MAX_SIZE).
+/// The payload is raw bytes, at most 4194304 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plain;
 
-impl Plain {
-    /// Name of the message in the contracts file.
-    pub const NAME: &'static str = "Plain";
-    /// Name of the topic.
-    pub const TOPIC: &'static str = "dynamic";
-    /// Number of the topic, the contract's `tlv_type`.
-    pub const TOPIC_ID: u16 = 50001;
-    /// Encoding of the payload, as in the frame's flags.
-    pub const ENCODING: u16 = 3;
-    /// Largest payload in bytes.
-    pub const MAX_SIZE: usize = 4194304;
-    /// Digest of name, topic id, encoding and largest payload.
-    pub const LAYOUT_DIGEST: [u8; 32] =
-        digest("403fed58532fb5d3dc6d0df2e2830b1058d614f56a761893e4c31d82dff34c99");
+impl message::DynamicMessage for Plain {
+    const NAME: &'static str = "Plain";
+    const TOPIC: &'static str = "dynamic";
+    const TOPIC_ID: u16 = 50001;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("403fed58532fb5d3dc6d0df2e2830b1058d614f56a761893e4c31d82dff34c99");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: message::Encoding = message::Encoding::Raw;
+    const MAX_SIZE: usize = 4194304;
 }

@@ -16,7 +16,7 @@ use mycelium_messages::control::{
     Attached, AttachedTransport, FallbackCode, Fencing as WireFencing, Hello, HelloTransport,
     Refused, RefusedCode, Settings, Welcome, WelcomeTransport,
 };
-use mycelium_messages::{InlineString, Message};
+use mycelium_messages::{DynamicMessage as _, InlineString, Message};
 
 use super::ends::LinkEnds;
 use super::fallback::Fallback;

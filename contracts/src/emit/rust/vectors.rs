@@ -4,9 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::rust::{call, has_padding};
-use super::{COMMAND, source_name};
+use super::layout::call;
+use super::types::has_padding;
 use crate::check::{pascal, snake};
+use crate::emit::{COMMAND, source_name};
 use crate::model::{Contracts, Encoding, FieldType, Message};
 
 /// The whole file. `module` is the path of the generated messages.

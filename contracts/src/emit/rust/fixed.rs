@@ -1,0 +1,144 @@
+//! Messages of fixed layout.
+
+use std::fmt::Write as _;
+
+use super::checks::checks;
+use super::layout::{array, array_of_calls, call, doc};
+use super::types::{stored_align, stored_size, stored_type};
+use super::{constants, described};
+use crate::check::{pascal, snake};
+use crate::model::{Contracts, Field, Message};
+
+pub(super) fn message(contracts: &Contracts, message: &Message) -> String {
+    let name = pascal(&message.name);
+    let size = message.wire_len.unwrap_or(0);
+    let mut text = format!("\n{}", doc("", &described(&message.description, &name)));
+    let natural = message
+        .fields
+        .iter()
+        .map(|field| stored_align(field.kind))
+        .max()
+        .unwrap_or(1);
+    let align = if natural < message.align {
+        format!(", align({})", message.align)
+    } else {
+        String::new()
+    };
+    let derives = "Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout";
+    let _ = writeln!(text, "#[repr(C{align})]\n#[derive({derives})]");
+    if message.fields.is_empty() {
+        let _ = writeln!(text, "pub struct {name} {{}}");
+    } else {
+        let _ = writeln!(text, "pub struct {name} {{");
+        text.push_str(&members(contracts, message, size));
+        text.push_str("}\n");
+    }
+    text.push_str(&asserts(message, &name, size));
+    text.push_str(&default_and_debug(message, &name));
+    text.push_str(&message_impl(contracts, message, &name));
+    text
+}
+
+fn members(contracts: &Contracts, message: &Message, size: usize) -> String {
+    let mut text = String::new();
+    let mut end = 0;
+    let mut pads = 0;
+    let mut pad = |text: &mut String, from: usize, to: usize| {
+        if from < to {
+            let _ = writeln!(
+                text,
+                "    #[doc(hidden)]\n    pub _pad{pads}: [u8; {}],",
+                to - from
+            );
+            pads += 1;
+        }
+    };
+    for field in &message.fields {
+        pad(&mut text, end, field.offset);
+        text.push_str(&doc("    ", &described(&field.description, &field.name)));
+        let kind = stored_type(contracts, field.kind);
+        let _ = writeln!(text, "    pub {}: {kind},", snake(&field.name));
+        end = field.offset + stored_size(field.kind);
+    }
+    pad(&mut text, end, size);
+    text
+}
+
+fn asserts(message: &Message, name: &str, size: usize) -> String {
+    let mut text = String::from("\nconst _: () = {\n");
+    text.push_str(&call(
+        "    ",
+        "assert!",
+        &[format!("size_of::<{name}>() == {size}")],
+        ";",
+    ));
+    let align = format!("align_of::<{name}>() == {}", message.align);
+    text.push_str(&call("    ", "assert!", &[align], ";"));
+    for field in &message.fields {
+        let claim = format!(
+            "offset_of!({name}, {}) == {}",
+            snake(&field.name),
+            field.offset
+        );
+        text.push_str(&call("    ", "assert!", &[claim], ";"));
+    }
+    text.push_str("};\n");
+    text
+}
+
+fn default_and_debug(message: &Message, name: &str) -> String {
+    let mut text = format!(
+        "\nimpl Default for {name} {{\n    /// All bytes zero, which may not be a valid message.\n    \
+         fn default() -> Self {{\n        Self::new_zeroed()\n    }}\n}}\n\n\
+         impl fmt::Debug for {name} {{\n    \
+         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{\n"
+    );
+    if message.fields.is_empty() {
+        let _ = writeln!(text, "        f.write_str(\"{name}\")\n    }}\n}}");
+        return text;
+    }
+    let _ = writeln!(text, "        let mut out = f.debug_struct(\"{name}\");");
+    for field in &message.fields {
+        let field = snake(&field.name);
+        let arguments = [format!("\"{field}\""), format!("&self.{field}")];
+        text.push_str(&call("        ", "out.field", &arguments, ";"));
+    }
+    text.push_str("        out.finish()\n    }\n}\n");
+    text
+}
+
+fn message_impl(contracts: &Contracts, message: &Message, name: &str) -> String {
+    let mut text = format!("\nimpl Message for {name} {{\n");
+    text.push_str(&constants(message));
+    let key: Vec<_> = message
+        .key
+        .iter()
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    text.push_str(&array(
+        "    ",
+        "const KEY: &'static [&'static str] = &",
+        &key,
+        ";",
+    ));
+    let info = |field: &Field| {
+        let arguments = vec![
+            format!("\"{}\"", field.name),
+            format!("\"{}\"", contracts.type_text(field)),
+            field.offset.to_string(),
+            field.size.to_string(),
+        ];
+        ("message::FieldInfo::new".to_owned(), arguments)
+    };
+    let fields: Vec<_> = message.fields.iter().map(info).collect();
+    let head = "const FIELDS: &'static [message::FieldInfo] = &";
+    text.push_str(&array_of_calls("    ", head, &fields, ";"));
+    text.push_str("\n    fn validate(&self) -> Result<(), message::ValidationError> {\n");
+    let checks: String = message.fields.iter().map(checks).collect();
+    if !checks.is_empty() {
+        text.push_str("        let check = message::Check::new(Self::NAME);\n");
+        text.push_str(&checks);
+    }
+    text.push_str("        Ok(())\n    }\n}\n");
+    text
+}
