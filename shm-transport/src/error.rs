@@ -75,9 +75,38 @@ pub enum AttachError {
         /// `producer` or `consumer`.
         end: &'static str,
     },
+    /// Another process has that end of the shared ring. It is free when that process drops it or ends.
+    #[error(
+        "ring already has a {end} in another process; a ring has one producer and one consumer, end the other process first"
+    )]
+    TakenElsewhere {
+        /// `producer` or `consumer`.
+        end: &'static str,
+    },
     /// The ring was left in a state that no correct peer leaves.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
+}
+
+/// Why a frame was not added to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The batch and this frame never fit into the ring together. Commit the batch and begin another.
+    #[error(
+        "batch too long: batch_len={batch_len} needed={needed} capacity={capacity}; commit it and begin another, or use a \
+         larger ring"
+    )]
+    TooLong {
+        /// Bytes of the records that are in the batch.
+        batch_len: usize,
+        /// Bytes that the next record and its padding need.
+        needed: usize,
+        /// Bytes of the ring.
+        capacity: usize,
+    },
+    /// The frame was refused for itself.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
 }
 
 /// Why a frame is not the message that was asked for.

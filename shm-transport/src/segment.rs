@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -26,7 +27,18 @@ use crate::layout::{
     SEGMENT_MAGIC_OFFSET, SEGMENT_RING_COUNT_OFFSET, SEGMENT_RINGS_OFFSET,
     SEGMENT_SCHEMA_DIGEST_OFFSET, SEGMENT_TOTAL_LEN_OFFSET, SEGMENT_VERSION_OFFSET,
 };
-use crate::ring::RingMemory;
+use crate::ring::{Claims, RingMemory};
+
+mod locks;
+
+use locks::EndLocks;
+
+/// How long an opener waits for an end that a predecessor still has: the kernel may be ending that process at this very
+/// moment.
+const OPENER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same for the creator, the bridge, which does not let a peer hold it up.
+const CREATOR_PATIENCE: Duration = Duration::from_millis(20);
 
 const NAME: &CStr = c"mycelium-segment";
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
@@ -105,7 +117,7 @@ impl Segment {
         let seals = SEALS | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| prepare("seal")(errno.into()))?;
         let mapping = Arc::new(mapping);
-        let rings = [ring_at(&mapping, first), ring_at(&mapping, second)];
+        let rings = rings_at(&fd, &mapping, [first, second], CREATOR_PATIENCE);
         Ok(Self {
             fd,
             mapping,
@@ -153,7 +165,7 @@ impl Segment {
         let header = read_header(&mapping);
         let places = check_header(&header, file_len)?;
         let mapping = Arc::new(mapping);
-        let rings = places.map(|place| ring_at(&mapping, place));
+        let rings = rings_at(&fd, &mapping, places, OPENER_PATIENCE);
         Ok(Self {
             fd,
             mapping,
@@ -242,7 +254,29 @@ fn map(fd: &OwnedFd, len: usize) -> io::Result<MmapRaw> {
         .map_raw(fd.as_raw_fd())
 }
 
-fn ring_at(mapping: &Arc<MmapRaw>, place: RingPlace) -> RingMemory {
+fn rings_at(
+    fd: &OwnedFd,
+    mapping: &Arc<MmapRaw>,
+    places: [RingPlace; RING_COUNT],
+    patience: Duration,
+) -> [RingMemory; RING_COUNT] {
+    let locks = EndLocks::open(fd.as_fd())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "a second process on one end of a ring will not be noticed: the segment cannot be locked");
+        })
+        .ok()
+        .map(Arc::new);
+    std::array::from_fn(|number| {
+        let claims = locks.clone().map(|locks| locks.of_ring(number, patience));
+        ring_at(mapping, places[number], claims)
+    })
+}
+
+fn ring_at(
+    mapping: &Arc<MmapRaw>,
+    place: RingPlace,
+    claims: Option<Box<dyn Claims>>,
+) -> RingMemory {
     let start = mapping.as_mut_ptr();
     let at = |offset| {
         // SAFETY: `place` was computed by `create` or checked by `check_header`: the offset lies inside the mapping.
@@ -252,7 +286,15 @@ fn ring_at(mapping: &Arc<MmapRaw>, place: RingPlace) -> RingMemory {
     // SAFETY: control block and data are page-aligned, inside the mapping and apart from each other (computed or
     // checked, as above); the mapping lives as long as `owner`. The capacity was checked. This module makes no
     // references into the mapping. The peer may write there at any time, which `RingMemory` expects.
-    unsafe { RingMemory::from_raw(at(place.control), at(place.data), place.capacity, owner) }
+    unsafe {
+        RingMemory::from_raw(
+            at(place.control),
+            at(place.data),
+            place.capacity,
+            owner,
+            claims,
+        )
+    }
 }
 
 fn write_header(

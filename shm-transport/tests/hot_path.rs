@@ -2,13 +2,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write as _;
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use shm_transport::frame::FrameHeader;
-use shm_transport::ring::{Consumer, Fencing, Producer, RingMemory};
+use shm_transport::ring::{BatchLimit, Consumer, Fencing, Producer, RingMemory};
 
 const HANDOVERS: u64 = 100_000;
 const TOPIC: u16 = 1001;
@@ -66,13 +67,52 @@ fn hand_over(producer: &mut Producer, consumer: &mut Consumer) -> u64 {
     good
 }
 
+/// Frames that are written in place in parts, shrunk, committed in batches and read in batches; returns how many came
+/// out as long as they went in.
+fn hand_over_in_batches(producer: &mut Producer, consumer: &mut Consumer) -> u64 {
+    let limit = BatchLimit {
+        bytes: 2048,
+        frames: 3,
+    };
+    let mut good = 0;
+    for number in 0..HANDOVERS / 4 {
+        let len = 8 + (number % 89) as usize;
+        let mut batch = producer.batch();
+        for part in 0..4 {
+            let Ok(mut reservation) = batch.try_reserve(FrameHeader::new(TOPIC, 200)) else {
+                continue;
+            };
+            let _ = reservation.write_all(&number.to_le_bytes());
+            reservation.commit_len(len + part);
+        }
+        batch.commit();
+        let nobody_sleeps = !producer.wakeup_due();
+        let mut part = 0;
+        while let Ok(Some(batch)) = consumer.read_batch(limit) {
+            for frame in batch.iter() {
+                let whole = frame.is_ok_and(|frame| frame.payload_len() == len + part);
+                good += u64::from(whole && nobody_sleeps);
+                part += 1;
+            }
+        }
+        let is_empty = consumer.is_empty() && producer.is_empty() == Ok(true);
+        good -= u64::from(!is_empty || consumer.wakeup_due());
+    }
+    good
+}
+
+fn hand_over_all(producer: &mut Producer, consumer: &mut Consumer) -> bool {
+    hand_over(producer, consumer) == HANDOVERS
+        && hand_over_in_batches(producer, consumer) == HANDOVERS
+}
+
 #[test]
 fn publish_and_read_allocate_nothing() {
     let (mut producer, mut consumer) = ends(Fencing::Asymmetric);
     let before = ALLOCATIONS.with(Cell::get);
-    let good = hand_over(&mut producer, &mut consumer);
+    let good = hand_over_all(&mut producer, &mut consumer);
     let after = ALLOCATIONS.with(Cell::get);
-    assert_eq!((good, after - before), (HANDOVERS, 0));
+    assert_eq!((good, after - before), (true, 0));
     drop(std::hint::black_box(Box::new(1_u8)));
     assert!(ALLOCATIONS.with(Cell::get) > after, "the counter counts");
 }
@@ -111,8 +151,7 @@ fn publish_and_read_make_no_system_call() {
     );
     for fencing in [Fencing::Asymmetric, Fencing::Fenced] {
         let (mut producer, mut consumer) = ends(fencing);
-        let ended =
-            run_without_system_calls(|| hand_over(&mut producer, &mut consumer) == HANDOVERS);
+        let ended = run_without_system_calls(|| hand_over_all(&mut producer, &mut consumer));
         assert!(
             matches!(ended, WaitStatus::Exited(_, 0)),
             "{fencing:?}: {ended:?}"

@@ -9,9 +9,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
-use shm_transport::error::ReserveError;
+use shm_transport::error::{AttachError, ReserveError};
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
-use shm_transport::ring::{Fencing, Frame};
+use shm_transport::ring::{Consumer, Fencing, Frame, Producer};
 use shm_transport::segment::{Segment, SegmentOptions};
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, membarrier_is_available};
 
@@ -279,6 +279,32 @@ fn two_processes_exchange_frames_in_asymmetric_mode() {
 #[test]
 fn two_processes_exchange_frames_in_fenced_mode() {
     exchange(Fencing::Fenced);
+}
+
+/// The end of a ring that another process has is refused, and free again once that process is killed.
+#[test]
+fn an_end_belongs_to_one_process_until_it_ends() {
+    let link = Link::new(Fencing::Fenced);
+    let mut child = link.start("sleepy");
+    let mut side = link.bridge_side(WaitStrategy::Park);
+    side.send(TOPIC, &payload(1));
+    assert_eq!(side.receive(), Some(1), "the second process is attached");
+    // As a third process that has been given the same descriptor.
+    let third = Segment::open(link.segment.fd().try_clone_to_owned().expect("dup")).expect("sound");
+    assert_eq!(
+        Producer::attach(third.ring(RING_TO_BRIDGE)).expect_err("taken"),
+        AttachError::TakenElsewhere { end: "producer" }
+    );
+    assert_eq!(
+        Consumer::attach(third.ring(RING_TO_BRIDGE)).expect_err("taken"),
+        AttachError::TakenElsewhere { end: "consumer" }
+    );
+    child.kill().expect("SIGKILL");
+    child.wait().expect("wait");
+    let producer = Producer::attach(third.ring(RING_TO_BRIDGE)).expect("free");
+    assert_eq!(producer.capacity(), RING_CAPACITY);
+    Consumer::attach(third.ring(RING_TO_PEER)).expect("free");
+    Consumer::attach(third.ring(RING_TO_BRIDGE)).expect_err("ours, as before");
 }
 
 /// One way only, so that the producer of the first process sleeps for room.

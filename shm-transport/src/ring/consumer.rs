@@ -2,6 +2,7 @@
 
 use super::Fencing;
 use super::memory::{End, RingMemory};
+use super::read_batch::{BatchLimit, ReadBatch};
 use super::record::{self, Frame, Record};
 use crate::error::{AttachError, Corrupt};
 use crate::frame::FrameHeader;
@@ -35,8 +36,8 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`AttachError::Taken`] if this process already has a consumer on the ring, [`AttachError::Corrupt`] if the head
-    /// in the memory is impossible.
+    /// [`AttachError::Taken`] if this process already has a consumer on the ring, [`AttachError::TakenElsewhere`] if
+    /// another process has, [`AttachError::Corrupt`] if the head in the memory is impossible.
     pub fn attach(memory: RingMemory) -> Result<Self, AttachError> {
         memory.attach(End::Consumer)?;
         let head = memory.head().load(Ordering::Acquire);
@@ -81,12 +82,34 @@ impl Consumer {
         self.position
     }
 
-    /// Bytes that the producer says it has committed since the ring was created; may lag by a record. It is the peer's
-    /// word, cut to what the ring can hold.
+    /// Bytes that this end has acknowledged since the ring was created: a successor goes on from there.
+    #[must_use]
+    pub fn acknowledged_position(&self) -> u64 {
+        self.published
+    }
+
+    /// Bytes that the producer says it has committed since the ring was created; may lag by what it committed last. It is
+    /// the peer's word, cut to what the ring can hold.
     #[must_use]
     pub fn committed_position(&self) -> u64 {
         let tail = self.memory.tail().load(Ordering::Acquire);
         tail.clamp(self.position, self.position + self.capacity() as u64)
+    }
+
+    /// Bytes committed and not yet passed, padding included, by the producer's word. By the time the caller looks at the
+    /// answer it may be more, never less before this end passes something. To decide whether there is something to read,
+    /// ask [`Consumer::is_empty`]: the producer stores the number behind this one later than the frame.
+    #[must_use]
+    pub fn occupancy(&self) -> usize {
+        (self.committed_position() - self.position) as usize
+    }
+
+    /// Whether there is nothing to read. A yes may have turned into a no an instant later; a no stays true until this end
+    /// passes the frame. Memory that breaks the rules counts as something to read: reading it gives the error. Unlike
+    /// [`Consumer::peek`] this never publishes the head.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self.look(self.position), Ok((_, None)))
     }
 
     /// Says how head stores are ordered against parked flags. Both ends must use the same mode.
@@ -123,37 +146,86 @@ impl Consumer {
         Ok(self.poll()?.map(|header| self.frame(header)))
     }
 
+    /// Borrows a run of unread frames, up to a limit; `None` if there is none at this instant. The frames stay where they
+    /// are until the batch is released or dropped, which passes all that were taken from it, at once.
+    ///
+    /// ```
+    /// # use shm_transport::frame::FrameHeader;
+    /// # use shm_transport::ring::{BatchLimit, Consumer, Producer, RingMemory};
+    /// # let memory = RingMemory::heap(4096)?;
+    /// # let mut producer = Producer::attach(memory.clone())?;
+    /// # let mut consumer = Consumer::attach(memory)?;
+    /// for word in [&b"one"[..], b"two", b"six"] {
+    ///     producer.try_push(FrameHeader::new(1001, 3), word)?;
+    /// }
+    /// let limit = BatchLimit { bytes: 4096, frames: 2 };
+    /// let batch = consumer.read_batch(limit)?.expect("frames were committed");
+    /// let words = batch.iter().map(|frame| Ok(frame?.to_vec())).collect::<Result<Vec<_>, Box<dyn std::error::Error>>>()?;
+    /// assert_eq!(words, [b"one", b"two"]);
+    /// batch.release();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the first header word breaks the rules of the ring. The consumer stays where it is.
+    pub fn read_batch(&mut self, limit: BatchLimit) -> Result<Option<ReadBatch<'_>>, Corrupt> {
+        Ok(self.poll()?.map(|_| ReadBatch::new(self, limit)))
+    }
+
     /// Finds the oldest unread frame, skipping padding, and remembers its length for `advance`.
     #[inline]
     fn poll(&mut self) -> Result<Option<FrameHeader>, Corrupt> {
+        let (position, header) = self.look(self.position)?;
+        self.position = position;
+        match header {
+            Some(header) => self.pending = header.record_len(),
+            None => {
+                if !self.manual_ack {
+                    self.publish_head();
+                }
+            }
+        }
+        Ok(header)
+    }
+
+    /// Looks for a frame at `position` or behind padding there, and says where it was looked for last.
+    #[inline]
+    pub(super) fn look(&self, position: u64) -> Result<(u64, Option<FrameHeader>), Corrupt> {
         // At most one padding record lies in front of a frame, because padding ends at the end of the data area and the
         // record behind it starts at index 0, where padding is illegal.
+        let mut position = position;
         loop {
-            let index = self.index();
-            // SYNC: commit (release, Producer::commit) ↔ read (acquire, here).
+            let index = self.index(position);
+            // SYNC: commit (release, Producer::publish) ↔ read (acquire, here).
             let word = self.memory.word(index).load(Ordering::Acquire);
-            match record::check(word, index, self.capacity(), self.position)? {
-                Record::Frame(header) => {
-                    self.pending = header.record_len();
-                    return Ok(Some(header));
-                }
-                Record::Padding { len } => self.position += len as u64,
-                Record::Empty => {
-                    if !self.manual_ack {
-                        self.publish_head();
-                    }
-                    return Ok(None);
-                }
+            match record::check(word, index, self.capacity(), position)? {
+                Record::Frame(header) => return Ok((position, Some(header))),
+                Record::Padding { len } => position += len as u64,
+                Record::Empty => return Ok((position, None)),
             }
         }
     }
 
     fn frame(&self, header: FrameHeader) -> Frame<'_> {
-        let start = self.index() + layout::FRAME_HEADER_LEN;
-        let payload = self.memory.bytes(start, header.payload_len as usize);
+        self.frame_at(self.position, header)
+    }
+
+    /// The frame at `position`, whose header [`Consumer::look`] has checked.
+    pub(super) fn frame_at(&self, position: u64, header: FrameHeader) -> Frame<'_> {
+        let payload = self
+            .memory
+            .payload(self.index(position), header.payload_len as usize);
         // SAFETY: `record::check` found that the record ends inside the data area, so `payload_len` bytes are readable
         // for as long as the memory lives, and `self.memory` outlives the borrow of `self`.
-        unsafe { Frame::from_raw(header, payload) }
+        unsafe { Frame::from_payload(header, payload) }
+    }
+
+    /// Passes everything below `position`, which a batch has handed out.
+    pub(super) fn advance_to(&mut self, position: u64) {
+        debug_assert!(position >= self.position);
+        self.pending = (position - self.position) as usize;
+        self.advance();
     }
 
     /// Passes the frame that was looked at last; does nothing if there is none. Its bytes may be overwritten from the
@@ -236,8 +308,8 @@ impl Consumer {
         true
     }
 
-    fn index(&self) -> usize {
-        self.position as usize & (self.capacity() - 1)
+    fn index(&self, position: u64) -> usize {
+        position as usize & (self.capacity() - 1)
     }
 }
 

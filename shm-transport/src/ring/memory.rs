@@ -1,10 +1,10 @@
 //! The memory that a ring lives in: a control block and a data area, on the heap or inside a mapping.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::backing::{Backing, Payload};
 use crate::error::{AttachError, Corrupt, CreateError};
 use crate::layout;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -18,42 +18,38 @@ pub struct RingMemory {
 }
 
 struct Area {
-    control: NonNull<u8>,
-    data: NonNull<u8>,
-    capacity: usize,
+    backing: Backing,
     producer_attached: AtomicBool,
     consumer_attached: AtomicBool,
-    _owner: Arc<dyn Any + Send + Sync>,
+    /// Keeps other processes from taking an end that this one has; a ring on the heap needs none.
+    claims: Option<Box<dyn Claims>>,
 }
 
-// SAFETY: the pointers refer to memory that `_owner` keeps alive and that is only accessed through atomics and raw
-// copies; the flags above admit one producer and one consumer at a time.
-unsafe impl Send for Area {}
-// SAFETY: as above; every access through a shared `Area` is an atomic one.
-unsafe impl Sync for Area {}
-
 /// Which end of a ring is attached.
-#[derive(Clone, Copy)]
-pub(super) enum End {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The writing end.
     Producer,
+    /// The reading end.
     Consumer,
 }
 
-struct HeapBlock {
-    start: NonNull<u8>,
-    layout: Layout,
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
 }
 
-// SAFETY: the block is plain memory; who may access it is the business of `Area`.
-unsafe impl Send for HeapBlock {}
-// SAFETY: as above.
-unsafe impl Sync for HeapBlock {}
-
-impl Drop for HeapBlock {
-    fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this very layout and is freed once, here.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
-    }
+/// Says across processes who has which end of a ring. The ring calls it when an end is attached or dropped, and at no
+/// other time.
+pub(crate) trait Claims: Send + Sync {
+    /// Takes the end; false if another process has it.
+    fn take(&self, end: End) -> bool;
+    /// Gives the end back, which this process has.
+    fn give_back(&self, end: End);
 }
 
 impl RingMemory {
@@ -66,21 +62,20 @@ impl RingMemory {
     /// [`CreateError::Capacity`] if the capacity is out of range, [`CreateError::NoMemory`] if the heap has no room.
     pub fn heap(capacity: usize) -> Result<Self, CreateError> {
         check_capacity(capacity)?;
-        let size = layout::RING_CONTROL_LEN + capacity;
-        let no_memory = CreateError::NoMemory { len: size };
-        let Ok(block_layout) = Layout::from_size_align(size, layout::PAGE_LEN) else {
-            return Err(no_memory);
+        Ok(Self::over(Backing::heap(capacity)?, None))
+    }
+
+    fn over(backing: Backing, claims: Option<Box<dyn Claims>>) -> Self {
+        let free = || AtomicBool::new(false);
+        let area = Area {
+            backing,
+            producer_attached: free(),
+            consumer_attached: free(),
+            claims,
         };
-        // SAFETY: the layout has a size above zero.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(block_layout) }) else {
-            return Err(no_memory);
-        };
-        let owner = Arc::new(HeapBlock {
-            start,
-            layout: block_layout,
-        });
-        // SAFETY: the block is zeroed, page-aligned, holds control block and data, and is owned by `owner`.
-        Ok(unsafe { Self::from_raw(start, start.add(layout::RING_CONTROL_LEN), capacity, owner) })
+        Self {
+            area: Arc::new(area),
+        }
     }
 
     /// A ring over memory that somebody else owns.
@@ -96,26 +91,18 @@ impl RingMemory {
         data: NonNull<u8>,
         capacity: usize,
         owner: Arc<dyn Any + Send + Sync>,
+        claims: Option<Box<dyn Claims>>,
     ) -> Self {
-        debug_assert!(check_capacity(capacity).is_ok() && control.addr().get().is_multiple_of(128));
-        let free = || AtomicBool::new(false);
-        let area = Area {
-            control,
-            data,
-            capacity,
-            producer_attached: free(),
-            consumer_attached: free(),
-            _owner: owner,
-        };
-        Self {
-            area: Arc::new(area),
-        }
+        debug_assert!(check_capacity(capacity).is_ok());
+        // SAFETY: by the contract of this function.
+        let backing = unsafe { Backing::from_raw(control, data, capacity, owner) };
+        Self::over(backing, claims)
     }
 
     /// Bytes of the data area, a power of two.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.area.capacity
+        self.area.backing.capacity()
     }
 
     /// Largest payload that the ring takes, in bytes: a quarter of the capacity, less the frame header.
@@ -145,8 +132,9 @@ impl RingMemory {
         let tail = self.tail().load(Ordering::Acquire);
         let head = self.head().load(Ordering::Acquire);
         let capacity = self.capacity() as u64;
-        // A producer that died between a commit and its store of the tail left it one record behind.
-        let head_max = tail.saturating_add(capacity / layout::RING_RECORD_DIVISOR as u64 * 2);
+        // A producer that died between a commit and its store of the tail left it behind by what it committed at once: a
+        // batch may fill the ring.
+        let head_max = tail.saturating_add(capacity);
         let tail_max = head.saturating_add(capacity);
         let aligned = |position: u64| position.is_multiple_of(layout::FRAME_ALIGN as u64);
         let (field, value, legal) = if !aligned(head) || head > head_max || head > u64::MAX / 2 {
@@ -167,17 +155,24 @@ impl RingMemory {
 
     pub(super) fn attach(&self, end: End) -> Result<(), AttachError> {
         if self.attached(end).swap(true, Ordering::AcqRel) {
-            return Err(AttachError::Taken {
-                end: match end {
-                    End::Producer => "producer",
-                    End::Consumer => "consumer",
-                },
-            });
+            return Err(AttachError::Taken { end: end.name() });
+        }
+        if self
+            .area
+            .claims
+            .as_ref()
+            .is_some_and(|claims| !claims.take(end))
+        {
+            self.attached(end).store(false, Ordering::Release);
+            return Err(AttachError::TakenElsewhere { end: end.name() });
         }
         Ok(())
     }
 
     pub(super) fn detach(&self, end: End) {
+        if let Some(claims) = &self.area.claims {
+            claims.give_back(end);
+        }
         self.attached(end).store(false, Ordering::Release);
     }
 
@@ -205,29 +200,19 @@ impl RingMemory {
     }
 
     fn control_word(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset + size_of::<u64>() <= layout::RING_CONTROL_LEN);
-        // SAFETY: the offset is one of the four constants above, inside the control block and 8-byte aligned. The
-        // memory lives as long as `self.area`. The peer may write the word at any time, which an atomic allows.
-        unsafe { AtomicU64::from_ptr(self.area.control.as_ptr().add(offset).cast()) }
+        self.area.backing.control_word(offset)
     }
 
     /// The header word at `index`, which must be a multiple of 8 below the capacity.
     pub(super) fn word(&self, index: usize) -> &AtomicU64 {
-        debug_assert!(index.is_multiple_of(layout::FRAME_ALIGN) && index < self.area.capacity);
-        // SAFETY: callers derive `index` from a position that is a multiple of 8, masked with capacity - 1; so the word
-        // is aligned and inside the data area. Concurrent writes by the peer are fine for an atomic.
-        unsafe { AtomicU64::from_ptr(self.area.data.as_ptr().add(index).cast()) }
+        self.area.backing.word(index)
     }
 
-    /// The bytes from `index` on. `len` bytes from there must lie inside the data area.
-    pub(super) fn bytes(&self, index: usize, len: usize) -> NonNull<u8> {
-        debug_assert!(
-            index + len <= self.area.capacity,
-            "index={index} len={len} capacity={}",
-            self.area.capacity
-        );
-        // SAFETY: `index` is inside the data area, or one past its end for an empty payload.
-        unsafe { self.area.data.add(index) }
+    /// The payload of the record at `index`, whose `len` bytes must lie inside the data area.
+    pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
+        self.area
+            .backing
+            .payload(index + layout::FRAME_HEADER_LEN, len)
     }
 }
 

@@ -21,6 +21,11 @@
 //! Where padding is needed the record itself goes to index 0, and step 4 first stores its header there and then
 //! commits both with the header word of the padding record.
 //!
+//! A batch keeps the header word of its first record back: as long as that is 0 nobody looks behind it, so the header words
+//! of the others are stored as they come. The commit zeroes the word behind the last record and then stores the first
+//! header word with release ordering, which makes all of them visible. Whoever dies before that leaves nothing, because a
+//! successor starts at the first header word, too, and finds 0.
+//!
 //! Consumer, at position `c`: load the header word at `index(c)` with acquire ordering; 0 means empty. Check it, hand
 //! out the payload, advance. `head` is published when the released bytes reach `capacity / 8`, when the ring is found
 //! empty, and before parking. That store is the acknowledgement: a successor goes on from there.
@@ -33,16 +38,23 @@
 //! The memory may be shared with a process that misbehaves. Every word that the peer can write is loaded once,
 //! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference.
 
+mod backing;
+mod batch;
 mod consumer;
 mod memory;
 mod producer;
+mod read_batch;
 mod record;
+mod reservation;
 
+pub use batch::Batch;
 pub use consumer::{Consumer, ReadGuard};
 pub use memory::RingMemory;
-pub(crate) use memory::check_capacity;
-pub use producer::{Producer, Reservation};
+pub(crate) use memory::{Claims, End, check_capacity};
+pub use producer::Producer;
+pub use read_batch::{BatchLimit, ReadBatch};
 pub use record::Frame;
+pub use reservation::Reservation;
 
 use crate::sync::{Ordering, compiler_fence, fence};
 

@@ -3,8 +3,10 @@
 use mycelium_messages::Message;
 
 use super::Fencing;
+use super::batch::{Batch, BatchState};
 use super::memory::{End, RingMemory};
 use super::record::{self, Frame, Record};
+use super::reservation::Reservation;
 use crate::error::{AttachError, Corrupt, ReserveError};
 use crate::frame::FrameHeader;
 use crate::layout;
@@ -16,7 +18,7 @@ use crate::sync::Ordering;
 /// [`Producer::wakeup_due`] once, and notify the peer's doorbell if it says so.
 #[derive(Debug)]
 pub struct Producer {
-    memory: RingMemory,
+    pub(super) memory: RingMemory,
     /// Where the next record goes. Only this end moves it, so it is always in sync; a multiple of 8.
     position: u64,
     /// The head as last loaded: may be stale, and is never above the real one. `cached_head <= position`.
@@ -27,13 +29,13 @@ pub struct Producer {
 impl Producer {
     /// Takes the writing end of a ring, fresh or left by a predecessor, and goes on behind the last committed record.
     ///
-    /// Costs one look at every record that the predecessor committed without publishing its tail (at most one, unless
-    /// the memory was tampered with).
+    /// Costs one look at every record that the predecessor committed without publishing its tail: one, or those of one
+    /// batch, unless the memory was tampered with. On a shared ring it costs a system call as well.
     ///
     /// # Errors
     ///
-    /// [`AttachError::Taken`] if this process already has a producer on the ring, [`AttachError::Corrupt`] if the
-    /// positions or records in the memory are impossible.
+    /// [`AttachError::Taken`] if this process already has a producer on the ring, [`AttachError::TakenElsewhere`] if
+    /// another process has, [`AttachError::Corrupt`] if the positions or records in the memory are impossible.
     pub fn attach(memory: RingMemory) -> Result<Self, AttachError> {
         memory.attach(End::Producer)?;
         match committed_end(&memory) {
@@ -71,6 +73,39 @@ impl Producer {
         self.position
     }
 
+    /// Bytes that the consumer has released since the ring was created, padding included. By the time the caller looks
+    /// at the answer it may be more, never less.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the consumer published an impossible head.
+    pub fn released_position(&mut self) -> Result<u64, Corrupt> {
+        self.refresh_head()?;
+        Ok(self.cached_head)
+    }
+
+    /// Bytes committed and not yet released, padding included. The consumer publishes what it has released late (see
+    /// [`Consumer::advance`](super::Consumer::advance)). By the time the caller looks at the answer it may be less,
+    /// never more before this end commits something.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the consumer published an impossible head.
+    pub fn occupancy(&mut self) -> Result<usize, Corrupt> {
+        self.refresh_head()?;
+        Ok((self.position - self.cached_head) as usize)
+    }
+
+    /// Whether everything that was committed has been released. A yes stays true until this end commits something; a no
+    /// may have turned into a yes an instant later.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the consumer published an impossible head.
+    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.occupancy()? == 0)
+    }
+
     /// Says how commits are ordered against parked flags. Both ends must use the same mode.
     pub fn set_fencing(&mut self, fencing: Fencing) {
         self.fencing = fencing;
@@ -86,6 +121,38 @@ impl Producer {
     /// published an impossible head.
     #[inline]
     pub fn try_reserve(&mut self, header: FrameHeader) -> Result<Reservation<'_>, ReserveError> {
+        let placement = self.admit(self.position, header)?;
+        Ok(Reservation::new(self, None, header, placement))
+    }
+
+    /// Starts a batch: frames that the consumer sees all at once, or not at all. Nothing is visible before
+    /// [`Batch::commit`]; dropping the batch leaves nothing behind. A batch and its padding have to fit into the ring.
+    ///
+    /// ```
+    /// # use shm_transport::frame::FrameHeader;
+    /// # use shm_transport::ring::{Consumer, Producer, RingMemory};
+    /// # let memory = RingMemory::heap(4096)?;
+    /// # let mut producer = Producer::attach(memory.clone())?;
+    /// # let mut consumer = Consumer::attach(memory)?;
+    /// let mut batch = producer.batch();
+    /// batch.try_push(FrameHeader::new(1001, 3), b"bid")?;
+    /// batch.try_push(FrameHeader::new(1001, 3), b"ask")?;
+    /// assert!(consumer.is_empty());
+    /// batch.commit();
+    /// assert!(!consumer.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Finds room for a frame whose record would start at `position`, which is this end's or one of a batch's.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        position: u64,
+        header: FrameHeader,
+    ) -> Result<Placement, ReserveError> {
         let payload_len = header.payload_len as usize;
         if payload_len > self.max_payload() {
             return Err(ReserveError::TooLarge {
@@ -99,21 +166,17 @@ impl Producer {
                 flags: header.flags,
             });
         }
-        let placement = self.place(header.record_len());
-        if !self.fits(placement) {
+        let placement = self.place(position, header.record_len());
+        if placement.needed() > self.free(position) {
             self.refresh_head()?;
-            if !self.fits(placement) {
+            if placement.needed() > self.free(position) {
                 return Err(ReserveError::Full {
                     needed: placement.needed(),
-                    free: self.free(),
+                    free: self.free(position),
                 });
             }
         }
-        Ok(Reservation {
-            producer: self,
-            header,
-            placement,
-        })
+        Ok(placement)
     }
 
     /// Commits one frame with a copy of `payload`, whose length must be the header's.
@@ -164,11 +227,11 @@ impl Producer {
     ///
     /// [`Corrupt`] if the consumer published an impossible head.
     pub fn has_room(&mut self, payload_len: usize) -> Result<bool, Corrupt> {
-        let placement = self.place(crate::frame::record_len(payload_len));
-        if !self.fits(placement) {
+        let placement = self.place(self.position, crate::frame::record_len(payload_len));
+        if placement.needed() > self.free(self.position) {
             self.refresh_head()?;
         }
-        Ok(self.fits(placement))
+        Ok(placement.needed() <= self.free(self.position))
     }
 
     /// Declares that this end is about to sleep until there is room. Run the heavy fence next, then look again with
@@ -196,34 +259,27 @@ impl Producer {
         true
     }
 
-    /// Where a record of `record_len` bytes would go from the present position.
-    fn place(&self, record_len: usize) -> Placement {
-        let index = self.index(self.position);
+    /// Where a record of `record_len` bytes would go from `position`.
+    fn place(&self, position: u64, record_len: usize) -> Placement {
+        let index = self.index(position);
         let room = self.capacity() - index;
-        if record_len > room {
-            Placement {
-                pad_index: index,
-                pad_len: room,
-                index: 0,
-                record_len,
-            }
+        let (pad_len, start) = if record_len > room {
+            (room, 0)
         } else {
-            Placement {
-                pad_index: index,
-                pad_len: 0,
-                index,
-                record_len,
-            }
+            (0, index)
+        };
+        Placement {
+            pad_index: index,
+            pad_len,
+            index: start,
+            record_len,
+            end: position + (pad_len + record_len) as u64,
         }
     }
 
-    fn fits(&self, placement: Placement) -> bool {
-        placement.needed() <= self.free()
-    }
-
-    /// Bytes that are free by the cached head.
-    fn free(&self) -> usize {
-        self.capacity() - (self.position - self.cached_head) as usize
+    /// Bytes that are free behind `position` by the cached head.
+    fn free(&self, position: u64) -> usize {
+        self.capacity() - (position - self.cached_head) as usize
     }
 
     fn refresh_head(&mut self) -> Result<(), Corrupt> {
@@ -253,26 +309,52 @@ impl Producer {
 
     /// Makes the record at `placement` visible.
     #[inline]
-    fn commit(&mut self, header: FrameHeader, placement: Placement) {
-        let end = self.position + (placement.pad_len + placement.record_len) as u64;
+    pub(super) fn commit(&mut self, header: FrameHeader, placement: Placement) {
+        let (index, word) = self.link(header, placement);
+        self.publish(index, word, placement.end);
+    }
+
+    /// Makes the record at `placement` visible together with its batch, once that is committed.
+    #[inline]
+    pub(super) fn commit_in_batch(
+        &mut self,
+        batch: &mut BatchState,
+        header: FrameHeader,
+        placement: Placement,
+    ) {
+        let (index, word) = self.link(header, placement);
+        match batch.first {
+            None => batch.first = Some((index, word)),
+            // The header word of the batch's first record is 0 until the end, so no consumer comes here before.
+            Some(_) => self.memory.word(index).store(word, Ordering::Relaxed),
+        }
+        batch.end = placement.end;
+        batch.frames += 1;
+    }
+
+    /// Writes the header of a record that lies behind padding, and returns the word that makes all of it visible and
+    /// where that goes.
+    #[inline]
+    fn link(&self, header: FrameHeader, placement: Placement) -> (usize, u64) {
+        if placement.pad_len == 0 {
+            return (placement.index, header.to_word());
+        }
+        self.memory
+            .word(placement.index)
+            .store(header.to_word(), Ordering::Relaxed);
+        let padding = FrameHeader::padding(placement.pad_len);
+        (placement.pad_index, padding.to_word())
+    }
+
+    /// Commits everything from the present position to `end`, whose first header word is `word`.
+    #[inline]
+    pub(super) fn publish(&mut self, index: usize, word: u64, end: u64) {
         self.memory
             .word(self.index(end))
             .store(0, Ordering::Relaxed);
-        // SYNC: commit (release, here) ↔ read (acquire, Consumer::peek): the payload and the zero behind the record
-        // are visible to whoever sees the header word.
-        if placement.pad_len == 0 {
-            self.memory
-                .word(placement.index)
-                .store(header.to_word(), Ordering::Release);
-        } else {
-            self.memory
-                .word(placement.index)
-                .store(header.to_word(), Ordering::Relaxed);
-            let padding = FrameHeader::padding(placement.pad_len);
-            self.memory
-                .word(placement.pad_index)
-                .store(padding.to_word(), Ordering::Release);
-        }
+        // SYNC: commit (release, here) ↔ read (acquire, Consumer::look): the payload, the header words behind this one
+        // and the zero behind the last record are visible to whoever sees the header word.
+        self.memory.word(index).store(word, Ordering::Release);
         self.position = end;
         self.memory.tail().store(end, Ordering::Relaxed);
     }
@@ -286,89 +368,29 @@ impl Drop for Producer {
 
 /// Where a record goes, and the padding in front of it.
 #[derive(Debug, Clone, Copy)]
-struct Placement {
+pub(super) struct Placement {
     pad_index: usize,
     pad_len: usize,
-    index: usize,
-    record_len: usize,
+    /// Index of the record's header.
+    pub(super) index: usize,
+    /// Bytes of the record.
+    pub(super) record_len: usize,
+    /// Position behind the record.
+    end: u64,
 }
 
 impl Placement {
     /// Bytes that must be free: padding, record, and the header word behind it that is zeroed.
-    fn needed(self) -> usize {
+    pub(super) fn needed(self) -> usize {
         self.pad_len + self.record_len + layout::FRAME_HEADER_LEN
     }
-}
 
-/// Room for one frame, to be filled in place and then committed. Dropping it aborts.
-#[derive(Debug)]
-#[must_use = "a reservation that is not committed is aborted"]
-pub struct Reservation<'a> {
-    producer: &'a mut Producer,
-    header: FrameHeader,
-    placement: Placement,
-}
-
-impl Reservation<'_> {
-    /// The header that the frame will have.
-    #[must_use]
-    pub fn header(&self) -> FrameHeader {
-        self.header
+    /// The same place for a shorter record. Padding stays, although the shorter record might have fitted before the end.
+    pub(super) fn shrink(&mut self, record_len: usize) {
+        debug_assert!(record_len <= self.record_len);
+        self.end -= (self.record_len - record_len) as u64;
+        self.record_len = record_len;
     }
-
-    /// Copies the whole payload in.
-    ///
-    /// # Panics
-    ///
-    /// If `payload` has not the reserved length.
-    #[inline]
-    pub fn copy_from_slice(&mut self, payload: &[u8]) {
-        let reserved = self.header.payload_len as usize;
-        assert_eq!(
-            payload.len(),
-            reserved,
-            "payload has not the reserved length"
-        );
-        // SAFETY: the slice is readable for its length, which is the reserved one.
-        unsafe { self.copy_payload(payload.as_ptr()) }
-    }
-
-    /// Copies the payload of another frame in.
-    #[inline]
-    fn copy_from_frame(&mut self, frame: &Frame<'_>) {
-        debug_assert_eq!(frame.header().payload_len, self.header.payload_len);
-        // SAFETY: a frame's payload is readable for its header's length, which the reservation was made with.
-        unsafe { self.copy_payload(frame.payload_ptr().as_ptr()) }
-    }
-
-    /// # Safety
-    ///
-    /// `source` is readable for `self.header.payload_len` bytes.
-    #[inline]
-    unsafe fn copy_payload(&mut self, source: *const u8) {
-        let len = self.header.payload_len as usize;
-        let start = self.placement.index + layout::FRAME_HEADER_LEN;
-        if !len.is_multiple_of(layout::FRAME_ALIGN) {
-            // The last word holds padding: zero it before the payload's own bytes go over it.
-            let last = self.placement.index + self.placement.record_len - layout::FRAME_ALIGN;
-            self.producer.memory.word(last).store(0, Ordering::Relaxed);
-        }
-        let target = self.producer.memory.bytes(start, len);
-        // SAFETY: source: by the contract of this function. Target: `try_reserve` found room for the record at this
-        // index, so `len` bytes behind its header lie inside the data area, and the consumer does not read them before
-        // the commit. They do not overlap: the source is another ring or memory of this process. A peer that writes
-        // here all the same garbles only the bytes of this record.
-        unsafe { std::ptr::copy_nonoverlapping(source, target.as_ptr(), len) }
-    }
-
-    /// Makes the frame visible to the consumer.
-    #[inline]
-    pub fn commit(self) {
-        self.producer.commit(self.header, self.placement);
-    }
-
-    /// Gives the room back; the same as dropping the reservation.
-    pub fn abort(self) {}
 }
 
 /// Finds the head and the end of the last committed record.

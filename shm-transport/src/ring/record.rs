@@ -1,10 +1,11 @@
 //! What a header word in a ring may say, and the frame that it describes.
 
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use bytes::Bytes;
 use mycelium_messages::Message;
 
+use super::backing::Payload;
 use crate::error::{Corrupt, DecodeError};
 use crate::frame::FrameHeader;
 use crate::layout;
@@ -51,8 +52,11 @@ pub(super) fn check(
         }
         // A producer pads only when a record did not fit, so the padding is shorter than the longest record and never
         // starts at index 0, where every record fits.
-        if pad_len != room || room > record_max {
-            let expected = (room.min(record_max) - layout::FRAME_HEADER_LEN) as u64;
+        if room > record_max {
+            return corrupt("padding room", room as u64, 8..=record_max as u64);
+        }
+        if pad_len != room {
+            let expected = (room - layout::FRAME_HEADER_LEN) as u64;
             return corrupt(
                 "padding payload_len",
                 payload_len as u64,
@@ -78,8 +82,7 @@ pub(super) fn check(
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     header: FrameHeader,
-    payload: NonNull<u8>,
-    _borrow: PhantomData<&'a [u8]>,
+    payload: Payload<'a>,
 }
 
 // SAFETY: a frame only reads the bytes behind its pointer, and those stay readable for `'a` whichever thread holds the
@@ -92,12 +95,17 @@ impl<'a> Frame<'a> {
     /// # Safety
     ///
     /// `payload` points to `header.payload_len` bytes that stay readable for `'a`.
+    #[cfg(not(loom))]
     pub(crate) unsafe fn from_raw(header: FrameHeader, payload: NonNull<u8>) -> Self {
-        Self {
-            header,
-            payload,
-            _borrow: PhantomData,
-        }
+        let payload = Payload::at(payload);
+        Self { header, payload }
+    }
+
+    /// # Safety
+    ///
+    /// `header.payload_len` bytes of `payload` stay readable for `'a`.
+    pub(super) unsafe fn from_payload(header: FrameHeader, payload: Payload<'a>) -> Self {
+        Self { header, payload }
     }
 
     /// A frame over bytes of this process.
@@ -110,9 +118,9 @@ impl<'a> Frame<'a> {
         let payload_len = u32::try_from(payload.len()).expect("a payload is shorter than 4 GiB");
         // SAFETY: the slice is readable for 'a and as long as the header says.
         unsafe {
-            Self::from_raw(
+            Self::from_payload(
                 FrameHeader::new(topic_id, payload_len),
-                NonNull::from(payload).cast(),
+                Payload::at(NonNull::from(payload).cast()),
             )
         }
     }
@@ -135,8 +143,17 @@ impl<'a> Frame<'a> {
         self.header.payload_len as usize
     }
 
-    pub(crate) fn payload_ptr(&self) -> NonNull<u8> {
+    pub(super) fn payload(&self) -> Payload<'a> {
         self.payload
+    }
+
+    /// Where the payload lies, for calls that take raw pointers, such as a vectored write. [`Frame::payload_len`] bytes
+    /// from there are readable as long as the frame is borrowed. Where the ring is shared, the peer may change them at
+    /// any time, so make no reference to them.
+    #[must_use]
+    #[cfg(not(loom))]
+    pub fn payload_ptr(&self) -> NonNull<u8> {
+        self.payload.as_ptr()
     }
 
     /// Appends the payload to `buffer`.
@@ -147,11 +164,8 @@ impl<'a> Frame<'a> {
         // `len` bytes behind the initialised ones. They do not overlap, as `buffer` is exclusively borrowed. Bytes that
         // a peer changes meanwhile are still bytes.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.payload.as_ptr(),
-                buffer.as_mut_ptr().add(buffer.len()),
-                len,
-            );
+            self.payload
+                .read_to(buffer.as_mut_ptr().add(buffer.len()), len);
             buffer.set_len(buffer.len() + len);
         }
     }
@@ -162,6 +176,13 @@ impl<'a> Frame<'a> {
         let mut bytes = Vec::new();
         self.append_to(&mut bytes);
         bytes
+    }
+
+    /// A copy of the payload that can be shared and sliced without copying it again. Costs one copy and one
+    /// allocation of `payload_len` bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::from(self.to_vec())
     }
 
     /// A copy of the payload as a message. Costs one copy of `size_of::<M>()` bytes.
@@ -188,8 +209,7 @@ impl<'a> Frame<'a> {
         // SAFETY: source: `payload_len == size_of::<M>()` readable bytes. Destination: a local of that size. `M:
         // FromBytes + IntoBytes` allows any bytes in it and has no padding.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.payload.as_ptr(),
+            self.payload.read_to(
                 std::ptr::from_mut(&mut message).cast::<u8>(),
                 size_of::<M>(),
             );

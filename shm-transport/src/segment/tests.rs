@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use super::*;
 use crate::frame::FrameHeader;
 use crate::layout::{RING_TO_BRIDGE, RING_TO_PEER};
-use crate::ring::{Consumer, Producer};
+use crate::ring::{Consumer, End, Producer};
 
 fn options() -> SegmentOptions {
     SegmentOptions {
@@ -172,4 +172,44 @@ fn sealed_file(image: &[u8], seals: SealFlag) -> OwnedFd {
     file.write_all(image).expect("write");
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seal");
     file.into()
+}
+
+#[test]
+fn an_end_that_another_mapping_has_is_refused_until_it_is_dropped() {
+    let bridge = Segment::create(&options()).expect("create");
+    let peer = Segment::open(duplicate(&bridge)).expect("open");
+    let producer = Producer::attach(bridge.ring(RING_TO_PEER)).expect("free");
+    let consumer = Consumer::attach(bridge.ring(RING_TO_BRIDGE)).expect("free");
+    let taken = |end| crate::error::AttachError::TakenElsewhere { end };
+    assert_eq!(
+        Producer::attach(peer.ring(RING_TO_PEER)).expect_err("taken"),
+        taken("producer")
+    );
+    assert_eq!(
+        Consumer::attach(peer.ring(RING_TO_BRIDGE)).expect_err("taken"),
+        taken("consumer")
+    );
+    // A refusal leaves nothing behind, and the other ends are free all along.
+    Consumer::attach(peer.ring(RING_TO_PEER)).expect("free");
+    Producer::attach(peer.ring(RING_TO_BRIDGE)).expect("free");
+    drop((producer, consumer));
+    Producer::attach(peer.ring(RING_TO_PEER)).expect("free again");
+    Consumer::attach(peer.ring(RING_TO_BRIDGE)).expect("free again");
+}
+
+#[test]
+fn an_end_is_free_when_the_mapping_that_has_it_is_gone() {
+    let bridge = Segment::create(&options()).expect("create");
+    let peer = Segment::open(duplicate(&bridge)).expect("open");
+    // Leaked, as a killed process leaves it; then its last descriptor is closed.
+    let locks = EndLocks::open(peer.fd()).expect("proc");
+    let locks = Arc::new(locks);
+    assert!(
+        Arc::clone(&locks)
+            .of_ring(RING_TO_PEER, Duration::ZERO)
+            .take(End::Producer)
+    );
+    Producer::attach(bridge.ring(RING_TO_PEER)).expect_err("taken");
+    drop(locks);
+    Producer::attach(bridge.ring(RING_TO_PEER)).expect("free again");
 }

@@ -1,14 +1,14 @@
-//! The ring against a queue as its model, at its edges, and across two threads.
-
-use std::collections::VecDeque;
-
-use proptest::prelude::*;
+//! The ring at its edges, and across two threads.
 
 use super::*;
 use crate::error::{AttachError, ReserveError};
 use crate::frame::{FrameHeader, record_len};
 use crate::layout::RING_CAPACITY_MIN;
 use crate::sync::Ordering;
+
+mod batches;
+mod model;
+mod reservations;
 
 const TOPIC: u16 = 1001;
 
@@ -323,7 +323,7 @@ fn every_impossible_header_word_is_named() {
                 flags: 1,
             }
             .to_word(),
-            "padding payload_len",
+            "padding room",
         ),
     ];
     for (word, field) in words {
@@ -353,6 +353,24 @@ fn a_record_that_would_leave_the_data_area_is_corrupt() {
     assert_eq!(
         (corrupt.field, corrupt.value, corrupt.legal),
         ("payload_len", 57, (0, 56))
+    );
+}
+
+#[test]
+fn padding_has_to_fill_the_room_to_the_end() {
+    let (memory, mut producer, mut consumer) = ring();
+    for _ in 0..63 {
+        producer
+            .try_push(FrameHeader::new(TOPIC, 56), &[7; 56])
+            .expect("room");
+        read(&mut consumer).expect("a frame");
+    }
+    let word = FrameHeader::padding(48).to_word();
+    memory.word(63 * 64).store(word, Ordering::Relaxed);
+    let corrupt = consumer.try_read().expect_err("corrupt");
+    assert_eq!(
+        (corrupt.field, corrupt.value, corrupt.legal),
+        ("padding payload_len", 40, (56, 56))
     );
 }
 
@@ -432,85 +450,4 @@ fn two_threads_pass_every_frame_in_order_with_its_bytes() {
         assert_eq!(bytes, payload(seed, (seed % 97) as usize));
     }
     writer.join().expect("writer");
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Push(usize),
-    Abort(usize),
-    Read,
-    PeekOnly,
-    ResumeProducer,
-    ResumeConsumer,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        5 => (0_usize..=1016).prop_map(Step::Push),
-        1 => (0_usize..=1016).prop_map(Step::Abort),
-        5 => Just(Step::Read),
-        1 => Just(Step::PeekOnly),
-        1 => Just(Step::ResumeProducer),
-        1 => Just(Step::ResumeConsumer),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 400 }, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Any sequence of operations gives what a queue gives. A consumer that resumes sees again what it read and did
-    /// not acknowledge.
-    #[test]
-    fn the_ring_behaves_like_a_queue(steps in prop::collection::vec(step(), 1..200)) {
-        let memory = RingMemory::heap(RING_CAPACITY_MIN).expect("heap ring");
-        let mut producer = Producer::attach(memory.clone()).expect("producer");
-        let mut consumer = Consumer::attach(memory.clone()).expect("consumer");
-        // Every frame that may be redelivered, with the position behind it.
-        let mut unacknowledged: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
-        let mut next_read = 0;
-        for (seed, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Push(len) => {
-                    let bytes = payload(seed as u64, len);
-                    match producer.try_push(header(&bytes), &bytes) {
-                        Ok(()) => unacknowledged.push_back((producer.position(), bytes)),
-                        Err(ReserveError::Full { needed, free }) => {
-                            prop_assert!(needed > free && needed <= record_len(len) + 1024 + 8);
-                        }
-                        Err(error) => return Err(TestCaseError::fail(error.to_string())),
-                    }
-                }
-                Step::Abort(len) => {
-                    if let Ok(mut reservation) = producer.try_reserve(FrameHeader::new(TOPIC, len as u32)) {
-                        reservation.copy_from_slice(&vec![0xEE; len]);
-                    }
-                }
-                Step::Read => {
-                    let expected = unacknowledged.get(next_read).map(|(_, bytes)| bytes.clone());
-                    next_read += usize::from(expected.is_some());
-                    prop_assert_eq!(read(&mut consumer), expected);
-                }
-                Step::PeekOnly => {
-                    let expected = unacknowledged.get(next_read).map(|(_, bytes)| bytes.clone());
-                    prop_assert_eq!(consumer.peek().expect("sound").map(|frame| frame.to_vec()), expected);
-                }
-                Step::ResumeProducer => {
-                    let position = producer.position();
-                    drop(producer);
-                    producer = Producer::attach(memory.clone()).expect("sound");
-                    prop_assert_eq!(producer.position(), position);
-                }
-                Step::ResumeConsumer => {
-                    drop(consumer);
-                    consumer = Consumer::attach(memory.clone()).expect("sound");
-                    next_read = 0;
-                }
-            }
-            let head = memory.head().load(Ordering::Relaxed);
-            while unacknowledged.front().is_some_and(|(end, _)| *end <= head) {
-                unacknowledged.pop_front();
-                next_read = next_read.saturating_sub(1);
-            }
-        }
-    }
 }
