@@ -116,7 +116,7 @@ for word, field in [
     (header_word(0xFFFF_FFFF, 1002, 0), "field=payload_len value=4294967295 legal=0..=1016"),
     (header_word(1017, 1002, 0), "field=payload_len value=1017 legal=0..=1016"),
     (header_word(64, 0, 0), "field=topic_id value=0 legal=1..=65535"),
-    (header_word(64, 0, layout.FLAG_PAD), "field=padding payload_len value=64"),
+    (header_word(64, 0, layout.FLAG_PAD), "field=padding room value="),
     (header_word(64, 7, layout.FLAG_PAD), "field=padding topic_id value=7 legal=0..=0"),
     (1, "field=topic_id value=0"),
     (2**64 - 1, "field=padding topic_id value=65535"),
