@@ -1,5 +1,8 @@
 //! The configuration of a generation, and writing or comparing what it makes.
 
+mod paths;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -8,16 +11,24 @@ use thiserror::Error;
 use crate::diagnostics::Report;
 use crate::emit;
 use crate::model::Contracts;
+use paths::{absolute, from_folder};
 
 /// What to generate from which file: the content of `generate.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The command that people shall run to make the files; it stands in their heads.
+    ///
+    /// Without it: `mycelium-contracts generate`, with what else it takes to make the file.
+    pub command: Option<String>,
     /// One entry per contracts file.
     pub contracts: Vec<Target>,
     /// Folder that all paths are relative to.
     #[serde(skip)]
     base: PathBuf,
+    /// File name of the configuration; `None` if it came from elsewhere.
+    #[serde(skip)]
+    name: Option<String>,
 }
 
 /// One contracts file and where its outputs go; paths are relative to the configuration's folder.
@@ -82,6 +93,16 @@ pub enum GenerateError {
         /// Reason, with its place.
         source: Box<toml::de::Error>,
     },
+    /// Two outputs have the same path, or one would overwrite a contracts file.
+    #[error("outputs collide: path={}, wanted by {first} and by {second}; give each a path of its own", path.display())]
+    Collision {
+        /// The path.
+        path: PathBuf,
+        /// What it is for first.
+        first: String,
+        /// What else it is for.
+        second: String,
+    },
     /// At least one contracts file has errors.
     #[error("{}", reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Contracts {
@@ -125,7 +146,70 @@ impl Config {
             source: Box::new(source),
         })?;
         config.base = path.parent().unwrap_or(Path::new("")).to_owned();
+        config.name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         Ok(config)
+    }
+
+    /// A configuration for one contracts file; its paths are relative to the current folder.
+    #[must_use]
+    pub fn single(target: Target) -> Self {
+        Self {
+            command: None,
+            contracts: vec![target],
+            base: PathBuf::new(),
+            name: None,
+        }
+    }
+
+    /// What stands in the head of a file: it must not depend on where the generator runs.
+    fn command_for(&self, target: &Target, flag: &str, path: &Path, more: &str) -> String {
+        if let Some(command) = &self.command {
+            return command.clone();
+        }
+        match &self.name {
+            Some(name) if name == "generate.toml" => "mycelium-contracts generate".to_owned(),
+            Some(name) => format!("mycelium-contracts generate --config {name}"),
+            None => {
+                let file = self.base.join(&target.file);
+                let folder = file.parent().unwrap_or(Path::new(""));
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let path = from_folder(folder, &self.base.join(path));
+                format!("mycelium-contracts generate {name} --{flag} {path}{more}")
+            }
+        }
+    }
+}
+
+impl Target {
+    /// A contracts file without outputs.
+    #[must_use]
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            rust: None,
+            rust_runtime: rust_runtime(),
+            python: None,
+            python_runtime: python_runtime(),
+            docs: None,
+            vectors: None,
+            rust_vectors: None,
+        }
+    }
+
+    /// All outputs by the name of their key.
+    pub fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let vectors = self.rust_vectors.as_ref().map(|it| &it.path);
+        [
+            ("rust", self.rust.as_ref()),
+            ("python", self.python.as_ref()),
+            ("docs", self.docs.as_ref()),
+            ("vectors", self.vectors.as_ref()),
+            ("rust_vectors", vectors),
+        ]
+        .into_iter()
+        .filter_map(|(key, path)| Some((key, path?.as_path())))
     }
 }
 
@@ -151,19 +235,18 @@ pub struct Summary {
 ///
 /// # Errors
 ///
-/// If a contracts file has errors; all files are looked at first.
+/// If outputs collide, or if a contracts file has errors; all files are looked at first.
 pub fn render(config: &Config) -> Result<Rendered, GenerateError> {
     let mut rendered = Rendered {
         outputs: Vec::new(),
         warnings: Vec::new(),
     };
+    check_collisions(config)?;
     let mut reports = Vec::new();
     for target in &config.contracts {
         match crate::load(config.base.join(&target.file)) {
             Ok(contracts) => {
-                rendered
-                    .outputs
-                    .extend(target.render(&config.base, &contracts));
+                rendered.outputs.extend(target.render(config, &contracts));
                 if !contracts.report().diagnostics.is_empty() {
                     rendered.warnings.push(contracts.report().clone());
                 }
@@ -178,29 +261,53 @@ pub fn render(config: &Config) -> Result<Rendered, GenerateError> {
     }
 }
 
-impl Target {
-    fn render(&self, base: &Path, contracts: &Contracts) -> Vec<(PathBuf, String)> {
-        let mut outputs = Vec::new();
-        let mut add = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
-            if let Some(path) = path {
-                outputs.push((base.join(path), text()));
+fn check_collisions(config: &Config) -> Result<(), GenerateError> {
+    let mut seen: HashMap<PathBuf, String> = HashMap::new();
+    for target in &config.contracts {
+        let file = absolute(&config.base.join(&target.file));
+        seen.insert(file, "the contracts file itself".to_owned());
+    }
+    for target in &config.contracts {
+        for (key, path) in target.outputs() {
+            let path = config.base.join(path);
+            let second = format!("{key} of {}", target.file.display());
+            if let Some(first) = seen.insert(absolute(&path), second.clone()) {
+                return Err(GenerateError::Collision {
+                    path,
+                    first,
+                    second,
+                });
             }
-        };
-        add(&self.rust, &|| {
-            emit::rust::file(contracts, &self.rust_runtime)
-        });
-        add(&self.python, &|| {
-            emit::python::file(contracts, &self.python_runtime)
-        });
-        add(&self.docs, &|| emit::docs::file(contracts));
-        add(&self.vectors, &|| emit::vectors::file(contracts));
-        if let Some(test) = &self.rust_vectors {
-            let path = Some(test.path.clone());
-            add(&path, &|| {
-                emit::rust::vectors::file(contracts, &test.module)
-            });
         }
-        outputs
+    }
+    Ok(())
+}
+
+impl Target {
+    fn render(&self, config: &Config, contracts: &Contracts) -> Vec<(PathBuf, String)> {
+        let render = |(key, path): (&'static str, &Path)| {
+            let more = match key {
+                "rust" if self.rust_runtime != rust_runtime() => {
+                    format!(" --rust-runtime {}", self.rust_runtime)
+                }
+                "python" if self.python_runtime != python_runtime() => {
+                    format!(" --python-runtime {}", self.python_runtime)
+                }
+                _ => String::new(),
+            };
+            let command = &config.command_for(self, key, path, &more);
+            let text = match (key, &self.rust_vectors) {
+                ("rust", _) => emit::rust::file(contracts, command, &self.rust_runtime),
+                ("python", _) => emit::python::file(contracts, command, &self.python_runtime),
+                ("docs", _) => emit::docs::file(contracts, command),
+                ("rust_vectors", Some(test)) => {
+                    emit::rust::vectors::file(contracts, command, &test.module)
+                }
+                _ => emit::vectors::file(contracts, command),
+            };
+            (config.base.join(path), text)
+        };
+        self.outputs().map(render).collect()
     }
 }
 
@@ -233,9 +340,16 @@ pub fn generate(config: &Config, check: bool) -> Result<Summary, GenerateError> 
     Ok(summary)
 }
 
+/// Through a file of another name, so that nobody ever sees half of it.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let done = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, path));
+    if done.is_err() {
+        // Best effort: the reason that is reported is the first one.
+        let _ = std::fs::remove_file(&unfinished);
     }
-    std::fs::write(path, text)
+    done
 }

@@ -28,7 +28,7 @@ mod yaml;
 
 use std::path::Path;
 
-pub use diagnostics::{Diagnostic, Position, Report, Severity};
+pub use diagnostics::{Diagnostic, Position, Report, Severity, closest};
 pub use digest::hex;
 pub use generate::{
     Config, GenerateError, Outcome, Rendered, RustVectors, Summary, Target, generate, render,

@@ -1,4 +1,4 @@
-//! `mycelium-contracts`: generates code from contracts files and checks them.
+//! `mycelium-contracts`: generates code from contracts files, checks, shows and compares them.
 
 #![allow(
     clippy::print_stdout,
@@ -6,16 +6,18 @@
     reason = "a command line program"
 )]
 
-use std::path::{Path, PathBuf};
+mod cli;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use mycelium_contracts::{Config, Outcome, Severity};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Checks contracts files and generates Rust, Python, documentation and test vectors from them.
 ///
-/// Exit codes: 0 all right; 1 errors in a contracts file, stale generated files, or a file that cannot
-/// be written; 2 wrong command line or configuration.
+/// Exit codes: 0 all right; 1 errors in a contracts file, stale generated files, incompatible
+/// contracts, or a file that cannot be written; 2 wrong command line or configuration, or a file
+/// that `diff` cannot read.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -26,104 +28,66 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write all generated files that are not up to date.
-    Generate {
-        /// Write nothing; exit with 1 and name the files if any is not up to date.
-        #[arg(long)]
-        check: bool,
-        /// What to generate from which file; paths in it are relative to its folder.
-        #[arg(long, value_name = "FILE", default_value = "contracts/generate.toml")]
-        config: PathBuf,
-    },
-    /// Print all errors and warnings of one contracts file.
+    ///
+    /// What is made of what is in a configuration (contracts/generate.toml, or generate.toml if
+    /// that is missing), or on the command line: a contracts file and one path per output.
+    Generate(cli::generate::Generate),
+    /// Print all errors and warnings of contracts files.
     Check {
+        /// The contracts files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How to print them; json is one array of objects with file, line, column, severity,
+        /// text and hint.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Print the messages of a contracts file, or the layout of one of them.
+    Show {
         /// The contracts file.
         file: PathBuf,
+        /// Name or topic id of a message.
+        message: Option<String>,
     },
+    /// Print what changed per message, and whether old and new peers can still talk.
+    ///
+    /// Exit codes: 0 the same or compatible; 1 at least one message is incompatible; 2 a file cannot
+    /// be read. Compatible means that each side's payloads have the same fields at the same places
+    /// on the other side; messages that only one side has are compatible.
+    Diff {
+        /// The contracts file before the change.
+        old: PathBuf,
+        /// The contracts file after the change.
+        new: PathBuf,
+        /// How to print the differences.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Write a commented contracts file to start from.
+    Init {
+        /// The file.
+        #[arg(default_value = "contracts.yaml")]
+        file: PathBuf,
+        /// Replace the file if there is one.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Generate { check, config } => generate(&config, check),
-        Command::Check { file } => check(&file),
+        Command::Generate(arguments) => cli::generate::run(&arguments),
+        Command::Check { files, format } => cli::check::run(&files, format),
+        Command::Show { file, message } => cli::show::run(&file, message.as_deref()),
+        Command::Diff { old, new, format } => cli::diff::run(&old, &new, format),
+        Command::Init { file, force } => cli::init::run(&file, force),
     }
-}
-
-fn generate(path: &Path, check: bool) -> ExitCode {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(failed) => return fail(&failed, 2),
-    };
-    let summary = match mycelium_contracts::generate(&config, check) {
-        Ok(done) => done,
-        Err(failed) => return fail(&failed, 1),
-    };
-    for report in summary.warnings {
-        eprintln!("{report}");
-    }
-    let mut stale = false;
-    for (path, outcome) in &summary.outputs {
-        match outcome {
-            Outcome::Fresh => {}
-            Outcome::Written => println!("wrote {}", path.display()),
-            Outcome::Stale => {
-                eprintln!("error: not up to date: {}", path.display());
-                stale = true;
-            }
-        }
-    }
-    if stale {
-        let default = path == Path::new("contracts/generate.toml");
-        let config = if default {
-            String::new()
-        } else {
-            format!(" --config {}", path.display())
-        };
-        eprintln!(
-            "hint: run `cargo run -p mycelium-contracts -- generate{config}` and commit the result"
-        );
-        return ExitCode::from(1);
-    }
-    println!("{} generated files are up to date", summary.outputs.len());
-    ExitCode::SUCCESS
-}
-
-fn fail(failed: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("error: {failed}");
-    let mut source = failed.source();
-    while let Some(cause) = source {
-        eprintln!("  caused by: {cause}");
-        source = cause.source();
-    }
-    ExitCode::from(code)
-}
-
-fn check(file: &Path) -> ExitCode {
-    match mycelium_contracts::load(file) {
-        Ok(contracts) => {
-            let warnings = contracts.report();
-            if !warnings.diagnostics.is_empty() {
-                println!("{warnings}");
-            }
-            println!(
-                "ok: {}, {}, {}",
-                count(contracts.messages().len(), "message"),
-                count(contracts.constants().len(), "constant"),
-                count(warnings.diagnostics.len(), "warning")
-            );
-            ExitCode::SUCCESS
-        }
-        Err(report) => {
-            println!("{report}");
-            let errors = count(report.count(Severity::Error), "error");
-            println!(
-                "{errors}, {}",
-                count(report.count(Severity::Warning), "warning")
-            );
-            ExitCode::from(1)
-        }
-    }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

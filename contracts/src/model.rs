@@ -90,6 +90,12 @@ impl Contracts {
         &self.constants
     }
 
+    /// What a value of a field may be, as half a sentence: `text of 1 to 16 bytes in UTF-8`.
+    #[must_use]
+    pub fn legal_values(&self, field: &Field) -> String {
+        crate::emit::legal(self, field)
+    }
+
     /// What the file says without effect on what is generated; the documentation shows it.
     #[must_use]
     pub fn notes(&self) -> &Notes {

@@ -7,9 +7,6 @@ pub(crate) mod vectors;
 
 use crate::model::{Contracts, Field, FieldType, Number, Rule};
 
-/// The command that makes all generated files; it stands in their heads and in error messages.
-pub(crate) const COMMAND: &str = "cargo run -p mycelium-contracts -- generate";
-
 /// Name of the contracts file without its folders.
 pub(crate) fn source_name(contracts: &Contracts) -> String {
     let name = contracts.file().file_name();

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{COMMAND, bounds, int_bounds, min_length, source_name};
+use super::{bounds, int_bounds, min_length, source_name};
 use crate::check::snake;
 use crate::digest::hex;
 use crate::model::{
@@ -50,9 +50,10 @@ const CASES: [(Case, &str); 5] = [
 ];
 
 /// The whole file (JSON).
-pub(crate) fn file(contracts: &Contracts) -> String {
+pub(crate) fn file(contracts: &Contracts, command: &str) -> String {
     let mut text = String::from("{\n");
-    let _ = writeln!(text, "  \"generated_by\": \"{COMMAND}\",");
+    let command = serde_json::Value::from(command);
+    let _ = writeln!(text, "  \"generated_by\": {command},");
     let _ = writeln!(text, "  \"source\": \"{}\",", source_name(contracts));
     let _ = writeln!(
         text,
