@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mycelium import _control as control
+from mycelium import messages
 from mycelium._message import STALE, Message, Views
 from mycelium.exceptions import MessageError, StaleMessageError
 from mycelium.messages import Quote, Side, Signal
@@ -149,3 +153,135 @@ def test_every_message_builds_from_its_own_values() -> None:
         if issubclass(cls, Message):
             empty = cls._owned()
             assert cls._owned(empty.to_bytes()).to_bytes() == bytes(cls.SIZE)
+
+
+def test_several_fields_are_set_at_once_and_checked_like_one() -> None:
+    quote = _quote()
+    quote.set(bid=2.0, ask=2.5)
+    assert quote == Quote(symbol="EUR/USD", sequence=7, timestamp_ns=11, bid=2.0, ask=2.5, volume=3.0)
+    with pytest.raises(MessageError, match="field 'sequence': value out of range: value=-1"):
+        quote.set(sequence=-1)
+    with pytest.raises(TypeError, match="price"):
+        quote.set(price=1.0)  # type: ignore[call-arg]
+    before = quote.to_bytes()
+    quote.set()
+    assert quote.to_bytes() == before
+
+
+def test_setting_every_field_writes_the_same_bytes_as_the_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = _quote()
+    buffer = bytearray(b"\xff" * (Quote.SIZE + 16))
+    message = Quote._at(Views(buffer), 1)
+    monkeypatch.setattr(Quote, "bid", None)  # the quick way uses no property
+    message.set(symbol="EUR/USD", sequence=7, timestamp_ns=11, bid=1.25, ask=1.5, volume=3.0)
+    assert bytes(buffer) == b"\xff" * 8 + expected.to_bytes() + b"\xff" * 8
+    monkeypatch.undo()
+    with pytest.raises(MessageError, match="field 'ask': value out of range: value='x'"):
+        message.set(symbol="EUR/USD", sequence=7, timestamp_ns=11, bid=1.25, ask="x", volume=3.0)  # type: ignore[arg-type]
+    received = Quote._at(Views(bytes(buffer), readonly=True), 1)
+    with pytest.raises(MessageError, match="received messages cannot be changed"):
+        received.set(symbol="X", sequence=1, timestamp_ns=1, bid=1.0, ask=1.0, volume=1.0)
+
+
+def test_a_message_becomes_a_dictionary_and_comes_back() -> None:
+    signal = Signal(worker="w", side=Side.SELL, price=1.5)
+    values = signal.to_dict()
+    assert values["side"] is Side.SELL
+    assert Signal.from_dict(values) == signal
+    plain = json.loads(json.dumps(signal.to_dict(json=True)))
+    assert plain["side"] == "SELL"
+    assert Signal.from_dict(plain) == signal
+    assert Signal.from_dict({"worker": "w", "side": 2, "price": 1.5}) == signal
+
+
+def test_a_dictionary_with_wrong_names_or_values_says_which() -> None:
+    with pytest.raises(MessageError, match="unknown fields: sied; legal: worker, quote_sequence") as caught:
+        Signal.from_dict({"worker": "w", "side": "BUY", "sied": 1})
+    assert caught.value.field == "sied"
+    with pytest.raises(MessageError, match="missing fields: worker, side; legal: worker, quote_sequence"):
+        Signal.from_dict({})
+    with pytest.raises(MessageError, match="field 'side': value out of range: value='LONG'; give one of BUY=1, SELL=2"):
+        Signal.from_dict({"worker": "w", "side": "LONG"})
+    with pytest.raises(MessageError, match="field 'worker'"):
+        Signal.from_dict({"worker": 5, "side": "BUY"})
+    with pytest.raises(MessageError, match="not a mapping: type=list; give a dict"):
+        Signal.from_dict([("worker", "w")])  # type: ignore[arg-type]
+
+
+def test_equality_is_about_bytes_or_values() -> None:
+    nan = Quote(symbol="X", bid=float("nan"))
+    assert nan == nan.copy()
+    assert nan != Quote(symbol="X", bid=1.0)
+    assert Quote(symbol="X", bid=0.0) == Quote(symbol="X", bid=-0.0)
+    dirty = bytearray(_quote().to_bytes())
+    dirty[3] = 0xFF  # between the length and the text
+    assert Quote._at(Views(dirty), 0) == _quote()
+    broken = bytearray(_quote().to_bytes())
+    broken[0] = 255
+    assert Quote._at(Views(broken), 0) != _quote()
+    assert Quote._at(Views(broken), 0) == Quote._at(Views(broken), 0)
+    stale = _quote()
+    stale._views = STALE
+    with pytest.raises(StaleMessageError):
+        _ = stale == _quote()
+
+
+def test_a_message_that_is_not_logged_shows_no_value_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Signal, "LOG_PAYLOAD", False)
+    signal = Signal(worker="secret", side=Side.BUY)
+    assert repr(signal) == f"<Signal: payload not logged, topic_id={Signal.TOPIC_ID} size={Signal.SIZE}>"
+    broken = bytearray(signal.to_bytes())
+    broken[next(field.offset for field in Signal.FIELDS if field.name == "side")] = 77
+    attempts: list[Callable[[], object]] = [
+        lambda: Signal(worker="secret" * 10, side=Side.BUY),
+        lambda: Signal(worker="secret", side=77),  # type: ignore[arg-type]
+        lambda: signal.set(strength=77.0),
+        lambda: Signal.from_dict({"worker": "w", "side": "secret"}),
+        lambda: Signal.from_bytes(broken),
+    ]
+    for attempt in attempts:
+        with pytest.raises(MessageError, match="message 'Signal', field '") as caught:
+            attempt()
+        text = "".join(traceback.format_exception_only(caught.value))
+        assert "value not logged" in text and "secret" not in text and "77" not in text
+        assert caught.value.value is None
+
+
+def test_the_text_of_a_message_is_bounded() -> None:
+    class Many(Message):
+        NAME = "Many"
+        LOG_PAYLOAD = True
+        SIZE = 8
+        FIELDS = tuple(messages.Quote.FIELDS[0]._replace(name=f"field_{index}") for index in range(200))
+
+        def __getattr__(self, name: str) -> bytes:
+            return b"x" * 5000
+
+    text = repr(Many._owned())
+    assert len(text) < 1100
+    assert text.endswith("more fields))")
+    assert "(length 5000)" in text
+
+
+def test_a_pickle_of_another_layout_is_refused() -> None:
+    restore, (cls, data, digest) = _quote().__reduce__()
+    assert restore(cls, data, digest) == _quote()
+    with pytest.raises(MessageError, match=r"pickled with another layout: layout_digest=000000000000\.\.\., expected="):
+        restore(cls, data, bytes(32))
+    with pytest.raises(MessageError, match="wrong payload length for Quote: len=3, expected=64"):
+        restore(cls, b"abc", digest)
+
+
+def test_a_received_view_pickles_as_a_copy() -> None:
+    views = Views(_quote().to_bytes(), readonly=True)
+    copied = pickle.loads(pickle.dumps(Quote._at(views, 0)))
+    views.release()
+    copied.bid = 3.0
+    assert copied.bid == 3.0
+
+
+def test_an_integer_that_no_float_can_hold_is_refused_like_any_other_value() -> None:
+    with pytest.raises(MessageError, match="field 'bid': value out of range"):
+        _quote().bid = 10**400
+    with pytest.raises(MessageError, match="field 'bid': value out of range"):
+        Quote(symbol="X", bid=10**400)

@@ -59,11 +59,25 @@ const TYPE_NAMES: &[&str] = &[
     "WireBool",
 ];
 
+/// Names of generated code that a constant would take away.
+const CONSTANT_NAMES: &[&str] = &[
+    "CANNOT_PACK",
+    "CONTRACTS",
+    "MESSAGES",
+    "SCHEMA_DIGEST",
+    "TRUTH",
+];
+
 /// Names that every generated Python message has besides its fields.
 const FIELD_NAMES: &[&str] = &[
     "copy",
+    "dtype",
+    "from_array",
     "from_bytes",
+    "from_dict",
     "property",
+    "set",
+    "to_array",
     "to_bytes",
     "to_dict",
     "validate",
@@ -171,7 +185,7 @@ pub(super) fn check(file: &File, report: &mut Report) {
         };
         let generated = name.value.to_uppercase();
         check_one(&mut scope, "constant", name, &name.value);
-        if ["CONTRACTS", "MESSAGES", "SCHEMA_DIGEST"].contains(&generated.as_str()) {
+        if CONSTANT_NAMES.contains(&generated.as_str()) {
             let text = format!("'{generated}' is a name that generated code itself needs");
             scope.error(name.at, &text, "choose another name");
         }

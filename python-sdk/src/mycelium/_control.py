@@ -138,12 +138,12 @@ class Hello(Message):
     TOPIC_ID: ClassVar[int] = 1
     SIZE: ClassVar[int] = 248
     HEADER_WORD: ClassVar[int] = 0x00000001000000F8
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("1ee9536746d221bc79dd91bcad6256027b2ae361a9c4f7c8940d40b65a00008c")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HBBI32s72s136s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("protocol_version", "u16", 0, 2, "H"),
         Field("transport", "u8 AUTO=0 SHM=1 SOCKET=2", 2, 1, "B"),
@@ -173,6 +173,33 @@ class Hello(Message):
         self.schema_digest = schema_digest
         self.name = name
         self.token = token
+
+    def set(
+        self,
+        *,
+        protocol_version: int | None = None,
+        transport: HelloTransport | None = None,
+        capabilities: int | None = None,
+        pid: int | None = None,
+        schema_digest: bytes | None = None,
+        name: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if protocol_version is not None:
+            self.protocol_version = protocol_version
+        if transport is not None:
+            self.transport = transport
+        if capabilities is not None:
+            self.capabilities = capabilities
+        if pid is not None:
+            self.pid = pid
+        if schema_digest is not None:
+            self.schema_digest = schema_digest
+        if name is not None:
+            self.name = name
+        if token is not None:
+            self.token = token
 
     @property
     def protocol_version(self) -> int:
@@ -276,12 +303,12 @@ class Welcome(Message):
     TOPIC_ID: ClassVar[int] = 2
     SIZE: ClassVar[int] = 384
     HEADER_WORD: ClassVar[int] = 0x0000000200000180
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("94131241423f4946ef2183569a3d892b3e3ff1685ae197cf471d3191ed9815c0")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HBBH2xIIIIQ32s72s248s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("protocol_version", "u16", 0, 2, "H"),
         Field("transport", "u8 SHM=1 SOCKET=2", 2, 1, "B"),
@@ -333,6 +360,48 @@ class Welcome(Message):
         self.schema_digest = schema_digest
         self.name = name
         self.fallback_reason = fallback_reason
+
+    def set(
+        self,
+        *,
+        protocol_version: int | None = None,
+        transport: WelcomeTransport | None = None,
+        fencing: Fencing | None = None,
+        fallback_code: FallbackCode | None = None,
+        link_id: int | None = None,
+        spin_us: int | None = None,
+        max_payload: int | None = None,
+        ack_window: int | None = None,
+        epoch: int | None = None,
+        schema_digest: bytes | None = None,
+        name: str | None = None,
+        fallback_reason: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if protocol_version is not None:
+            self.protocol_version = protocol_version
+        if transport is not None:
+            self.transport = transport
+        if fencing is not None:
+            self.fencing = fencing
+        if fallback_code is not None:
+            self.fallback_code = fallback_code
+        if link_id is not None:
+            self.link_id = link_id
+        if spin_us is not None:
+            self.spin_us = spin_us
+        if max_payload is not None:
+            self.max_payload = max_payload
+        if ack_window is not None:
+            self.ack_window = ack_window
+        if epoch is not None:
+            self.epoch = epoch
+        if schema_digest is not None:
+            self.schema_digest = schema_digest
+        if name is not None:
+            self.name = name
+        if fallback_reason is not None:
+            self.fallback_reason = fallback_reason
 
     @property
     def protocol_version(self) -> int:
@@ -514,12 +583,12 @@ class Refused(Message):
     TOPIC_ID: ClassVar[int] = 3
     SIZE: ClassVar[int] = 554
     HEADER_WORD: ClassVar[int] = 0x000000030000022A
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("24f55efb42c1b6adfdf1d6247625aa99b1fcad80d202eb57cb0c0bdbc577add8")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s32s488s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field(
             "code",
@@ -547,6 +616,24 @@ class Refused(Message):
         self.expected_digest = expected_digest
         self.actual_digest = actual_digest
         self.message = message
+
+    def set(
+        self,
+        *,
+        code: RefusedCode | None = None,
+        expected_digest: bytes | None = None,
+        actual_digest: bytes | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if code is not None:
+            self.code = code
+        if expected_digest is not None:
+            self.expected_digest = expected_digest
+        if actual_digest is not None:
+            self.actual_digest = actual_digest
+        if message is not None:
+            self.message = message
 
     @property
     def code(self) -> RefusedCode:
@@ -611,12 +698,12 @@ class Attached(Message):
     TOPIC_ID: ClassVar[int] = 4
     SIZE: ClassVar[int] = 252
     HEADER_WORD: ClassVar[int] = 0x00000004000000FC
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("03b86cf78d8749782fed87ae07edffe1d93fa6d76e26e4b4c0ac1de72c70db16")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B1xH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("transport", "u8 SHM=1 SOCKET=2", 0, 1, "B"),
         Field(
@@ -653,6 +740,34 @@ class Attached(Message):
         self.transport = transport
         self.fallback_code = fallback_code
         self.fallback_reason = fallback_reason
+
+    def set(
+        self,
+        *,
+        transport: AttachedTransport | None = None,
+        fallback_code: FallbackCode | None = None,
+        fallback_reason: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if transport is not None and fallback_code is not None and fallback_reason is not None:
+            try:
+                fallback_reason_utf8 = fallback_reason.encode()
+                if (
+                    transport in _ATTACHED_TRANSPORT
+                    and fallback_code in _FALLBACK_CODE
+                    and len(fallback_reason_utf8) <= 240
+                ):
+                    data = _PACK_ATTACHED(transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if transport is not None:
+            self.transport = transport
+        if fallback_code is not None:
+            self.fallback_code = fallback_code
+        if fallback_reason is not None:
+            self.fallback_reason = fallback_reason
 
     @property
     def transport(self) -> AttachedTransport:
@@ -730,12 +845,12 @@ class Subscribe(Message):
     TOPIC_ID: ClassVar[int] = 6
     SIZE: ClassVar[int] = 34
     HEADER_WORD: ClassVar[int] = 0x0000000600000022
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("76822c0007afe38a2b4b19a964042d1cc5b77de4d20b30564a3206d86532176e")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("topic_id", "u16", 0, 2, "H"),
         Field("layout_digest", "[u8; 32]", 2, 32, "32s"),
@@ -750,6 +865,18 @@ class Subscribe(Message):
         self._allocate()
         self.topic_id = topic_id
         self.layout_digest = layout_digest
+
+    def set(
+        self,
+        *,
+        topic_id: int | None = None,
+        layout_digest: bytes | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if topic_id is not None:
+            self.topic_id = topic_id
+        if layout_digest is not None:
+            self.layout_digest = layout_digest
 
     @property
     def topic_id(self) -> int:
@@ -789,12 +916,12 @@ class Unsubscribe(Message):
     TOPIC_ID: ClassVar[int] = 7
     SIZE: ClassVar[int] = 2
     HEADER_WORD: ClassVar[int] = 0x0000000700000002
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("96950694928288611f2de7f713e12b029a51d91d5ba2b1613d2cbd3a179c39f1")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("topic_id", "u16", 0, 2, "H"),)
 
     def __init__(
@@ -810,6 +937,22 @@ class Unsubscribe(Message):
             pass
         self._allocate()
         self.topic_id = topic_id
+
+    def set(
+        self,
+        *,
+        topic_id: int | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if topic_id is not None:
+            try:
+                data = _PACK_UNSUBSCRIBE(topic_id)
+                self._put(data)
+                return
+            except CANNOT_PACK:
+                pass
+        if topic_id is not None:
+            self.topic_id = topic_id
 
     @property
     def topic_id(self) -> int:
@@ -834,12 +977,12 @@ class Advertise(Message):
     TOPIC_ID: ClassVar[int] = 8
     SIZE: ClassVar[int] = 34
     HEADER_WORD: ClassVar[int] = 0x0000000800000022
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("7295951280b640c88295363e2b67df853591999472673f159775eda5460c3b38")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("topic_id", "u16", 0, 2, "H"),
         Field("layout_digest", "[u8; 32]", 2, 32, "32s"),
@@ -854,6 +997,18 @@ class Advertise(Message):
         self._allocate()
         self.topic_id = topic_id
         self.layout_digest = layout_digest
+
+    def set(
+        self,
+        *,
+        topic_id: int | None = None,
+        layout_digest: bytes | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if topic_id is not None:
+            self.topic_id = topic_id
+        if layout_digest is not None:
+            self.layout_digest = layout_digest
 
     @property
     def topic_id(self) -> int:
@@ -892,12 +1047,12 @@ class TopicReply(Message):
     TOPIC_ID: ClassVar[int] = 9
     SIZE: ClassVar[int] = 254
     HEADER_WORD: ClassVar[int] = 0x00000009000000FE
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("be2e20ce84b34d8f32ec7d9d45a5d211f0c04a03efc7625651a7f1f4e3eb6cbc")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HHH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("request", "u16", 0, 2, "H"),
         Field("topic_id", "u16", 2, 2, "H"),
@@ -926,6 +1081,33 @@ class TopicReply(Message):
         self.topic_id = topic_id
         self.code = code
         self.reason = reason
+
+    def set(
+        self,
+        *,
+        request: int | None = None,
+        topic_id: int | None = None,
+        code: TopicReplyCode | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if request is not None and topic_id is not None and code is not None and reason is not None:
+            try:
+                reason_utf8 = reason.encode()
+                if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
+                    data = _PACK_TOPIC_REPLY(request, topic_id, code, len(reason_utf8), reason_utf8)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if request is not None:
+            self.request = request
+        if topic_id is not None:
+            self.topic_id = topic_id
+        if code is not None:
+            self.code = code
+        if reason is not None:
+            self.reason = reason
 
     @property
     def request(self) -> int:
@@ -1001,14 +1183,14 @@ class Ack(Message):
     TOPIC_ID: ClassVar[int] = 10
     SIZE: ClassVar[int] = 8
     HEADER_WORD: ClassVar[int] = 0x0000000A00000008
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[builtins.bytes] = builtins.bytes.fromhex(
         "a9668cf2ada0228a23d216ba837fbe661ebb7325c40911f43ebf2cba54a01c20"
     )
     SCHEMA_DIGEST: ClassVar[builtins.bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<Q"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("bytes", "u64", 0, 8, "Q"),)
 
     def __init__(
@@ -1024,6 +1206,22 @@ class Ack(Message):
             pass
         self._allocate()
         self.bytes = bytes
+
+    def set(
+        self,
+        *,
+        bytes: int | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if bytes is not None:
+            try:
+                data = _PACK_ACK(bytes)
+                self._put(data)
+                return
+            except CANNOT_PACK:
+                pass
+        if bytes is not None:
+            self.bytes = bytes
 
     @property
     def bytes(self) -> int:
@@ -1054,12 +1252,12 @@ class Shutdown(Message):
     TOPIC_ID: ClassVar[int] = 11
     SIZE: ClassVar[int] = 132
     HEADER_WORD: ClassVar[int] = 0x0000000B00000084
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("8c22bee8e12bb5a6449088f1aa99b181b18386806cb15ac132f6b663bbda9119")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<I128s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("deadline_ms", "u32", 0, 4, "I"),
         Field("reason", "String(120)", 4, 128, "128s"),
@@ -1082,6 +1280,27 @@ class Shutdown(Message):
         self._allocate()
         self.deadline_ms = deadline_ms
         self.reason = reason
+
+    def set(
+        self,
+        *,
+        deadline_ms: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if deadline_ms is not None and reason is not None:
+            try:
+                reason_utf8 = reason.encode()
+                if len(reason_utf8) <= 120:
+                    data = _PACK_SHUTDOWN(deadline_ms, len(reason_utf8), reason_utf8)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if deadline_ms is not None:
+            self.deadline_ms = deadline_ms
+        if reason is not None:
+            self.reason = reason
 
     @property
     def deadline_ms(self) -> int:
@@ -1118,12 +1337,12 @@ class Goodbye(Message):
     TOPIC_ID: ClassVar[int] = 12
     SIZE: ClassVar[int] = 128
     HEADER_WORD: ClassVar[int] = 0x0000000C00000080
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("6adb3464c144820587e13963bfd5ff62a9758a1c041fc9154fe571fe1ec6c4dd")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<128s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (Field("reason", "String(120)", 0, 128, "128s"),)
 
     def __init__(
@@ -1141,6 +1360,24 @@ class Goodbye(Message):
             pass
         self._allocate()
         self.reason = reason
+
+    def set(
+        self,
+        *,
+        reason: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if reason is not None:
+            try:
+                reason_utf8 = reason.encode()
+                if len(reason_utf8) <= 120:
+                    data = _PACK_GOODBYE(len(reason_utf8), reason_utf8)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if reason is not None:
+            self.reason = reason
 
     @property
     def reason(self) -> str:
@@ -1165,12 +1402,12 @@ class LinkError(Message):
     TOPIC_ID: ClassVar[int] = 13
     SIZE: ClassVar[int] = 490
     HEADER_WORD: ClassVar[int] = 0x0000000D000001EA
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("8d5cd3352e2d8733675add4c7a72de67acbd07dede16140e8003feed98790d23")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H488s"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("code", "u16 CORRUPT_RECORD=1 CORRUPT_HEAD=2 FRAME_TOO_LARGE=3 PROTOCOL=4", 0, 2, "H"),
         Field("message", "String(480)", 2, 488, "488s"),
@@ -1193,6 +1430,27 @@ class LinkError(Message):
         self._allocate()
         self.code = code
         self.message = message
+
+    def set(
+        self,
+        *,
+        code: LinkErrorCode | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if code is not None and message is not None:
+            try:
+                message_utf8 = message.encode()
+                if code in _LINK_ERROR_CODE and len(message_utf8) <= 480:
+                    data = _PACK_LINK_ERROR(code, len(message_utf8), message_utf8)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if code is not None:
+            self.code = code
+        if message is not None:
+            self.message = message
 
     @property
     def code(self) -> LinkErrorCode:
@@ -1222,7 +1480,7 @@ class LinkError(Message):
         write_text(self, 2, 480, "message", value)
 
 
-MESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (
+MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     Hello,
     Welcome,
     Refused,

@@ -9,12 +9,14 @@ alone, and `Message.validate` reuses them.
 from __future__ import annotations
 
 import enum
+import operator
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from ._schema import Contracts, DynamicMessage, Field
+from ._values import from_plain, joined, shown, to_plain
 from ._views import FORMATS, RELEASED, STALE, Stale, Views
 from .exceptions import MessageError
 
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
     from typing_extensions import Self
 
 if sys.byteorder != "little":
@@ -54,6 +58,7 @@ _PREFIX: Final = 8
 """Bytes in front of a text or vec: u16 length, six zeros."""
 
 _M = TypeVar("_M", bound="Message")
+_SINGLE: Final = struct.Struct("<f")
 _new_views: Final = Views.__new__
 
 CANNOT_PACK: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
@@ -63,7 +68,13 @@ TRUTH: Final[dict[int, bool]] = {0: False, 1: True}
 
 
 class Message:
-    """A message of fixed layout: a view over its bytes, in a ring or in memory of its own."""
+    """A message of fixed layout: a view over its bytes, in a ring or in memory of its own.
+
+    Two messages are equal if they are of the same class and have the same bytes, or the same values: a message with a
+    NaN equals its copy, 0.0 equals -0.0, and padding does not count. A value that cannot be read, for example an enum
+    without a name, equals only the same bytes. Messages can be changed, so they have no hash. They pickle as their
+    bytes, and a view as a copy.
+    """
 
     __slots__ = ("_views", "_word")
 
@@ -121,6 +132,11 @@ class Message:
         self._views = views
         self._word = 0
 
+    def _put(self, data: bytes) -> None:
+        """Replaces the payload by a packed one, filled up to whole words."""
+        start = self._word << 3
+        self._views.raw[start : start + len(data)] = data
+
     def _clear(self) -> None:
         """Fills the payload with zeros, padding included."""
         start = self._word << 3
@@ -136,13 +152,7 @@ class Message:
         Raises:
             MessageError: The length is wrong, or a value breaks a rule of the contract.
         """
-        data = bytes(data)
-        if len(data) != cls.SIZE:
-            raise MessageError(
-                f"wrong payload length for {cls.NAME}: len={len(data)}, expected={cls.SIZE};"
-                " check that both sides use the same contracts"
-            )
-        message = cls._owned(data)
+        message = _restore(cls, bytes(data), cls.LAYOUT_DIGEST)
         message.validate()
         return message
 
@@ -165,27 +175,111 @@ class Message:
         for field in self.FIELDS:
             setattr(scratch, field.name, getattr(self, field.name))
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
-        return {field.name: getattr(self, field.name) for field in self.FIELDS}
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """All fields by name.
+
+        Args:
+            json: Give values that JSON knows: names instead of enum members, bytes as hexadecimal digits, lists instead
+                of tuples. NaN and infinities stay floats, which ``json.dumps`` writes in its own way.
+
+        Raises:
+            MessageError: A value cannot be read, because the sender is broken.
+        """
+        values = {field.name: getattr(self, field.name) for field in self.FIELDS}
+        return {name: to_plain(value) for name, value in values.items()} if json else values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Makes a message from its fields by name; both forms of `to_dict` are understood.
+
+        Args:
+            values: Every field that the constructor asks for; the others may be left out. Enum members by name, member
+                or value; bytes as bytes or hexadecimal digits.
+
+        Raises:
+            MessageError: A name is unknown or missing, or a value does not fit its field.
+        """
+        if not isinstance(values, Mapping):
+            raise MessageError(f"message '{cls.NAME}': not a mapping: type={type(values).__name__}; give a dict")
+        fields = {field.name: field for field in cls.FIELDS}
+        defaults = cls.__init__.__kwdefaults__ or {}
+        unknown = [str(name) for name in values if name not in fields]
+        missing = [name for name in fields if name not in values and name not in defaults]
+        for problem, names in (("unknown", unknown), ("missing", missing)):
+            if names:
+                listed, legal = joined(names), joined(list(fields))
+                raise MessageError(f"message '{cls.NAME}': {problem} fields: {listed}; legal: {legal}", field=names[0])
+        given = {}
+        for name, value in values.items():
+            try:
+                given[name] = from_plain(fields[name], value)
+            except ValueError as failed:
+                raise _refused(cls, name, value, str(failed)) from None
+        return cls(**given)
+
+    @classmethod
+    def dtype(cls) -> numpy.dtype[numpy.void]:
+        """The payload as a structured NumPy dtype; made once, and NumPy is only imported here.
+
+        Numbers, enums (as integers) and bools are columns of their own type. A text is its bytes (``S16``) and a vec
+        a row of its full length, zeros behind the used part; the length of ``name`` is the column ``"name.len"``.
+        Arrays of bytes and integers of more than 64 bits are plain bytes (``V20``). Any frame payload can be read with
+        it: ``numpy.frombuffer(payload, Quote.dtype())``. Nothing is validated.
+
+        Raises:
+            ImportError: NumPy is not installed.
+        """
+        from ._numpy import dtype_of
+
+        return dtype_of(cls)
+
+    @classmethod
+    def to_array(cls, messages: Iterable[Self]) -> numpy.typing.NDArray[numpy.void]:
+        """Copies messages of this class into a new array of `dtype`.
+
+        Raises:
+            ImportError: NumPy is not installed.
+            MessageError: A message is of another class.
+        """
+        from ._numpy import array_of
+
+        return array_of(cls, messages)
+
+    @classmethod
+    def from_array(cls, array: numpy.typing.NDArray[numpy.void]) -> list[Self]:
+        """Copies the elements of an array of `dtype` into messages.
+
+        Raises:
+            ImportError: NumPy is not installed.
+            MessageError: The array has another dtype, or an element breaks a rule of the contract.
+        """
+        from ._numpy import messages_of
+
+        return messages_of(cls, array)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(getattr(self, field.name) == getattr(other, field.name) for field in self.FIELDS)
+        if self.to_bytes() == other.to_bytes():
+            return True
+        try:
+            return all(getattr(self, field.name) == getattr(other, field.name) for field in self.FIELDS)
+        except MessageError:
+            return False
 
     def __repr__(self) -> str:
         name = type(self).__name__
         if isinstance(self._views, Stale) or self._views.raw is RELEASED:
             return f"<{name}: no longer valid>"
-        return f"{name}({', '.join(f'{field.name}={self._shown(field.name)}' for field in self.FIELDS)})"
+        if not self.LOG_PAYLOAD:
+            return f"<{name}: payload not logged, topic_id={self.TOPIC_ID} size={self.SIZE}>"
+        return f"{name}({joined([f'{field.name}={self._shown(field.name)}' for field in self.FIELDS])})"
 
     def _shown(self, name: str) -> str:
         try:
-            value = getattr(self, name)
+            return shown(getattr(self, name))
         except MessageError as failed:
             return f"<{failed}>"
-        return str(value.name) if hasattr(value, "name") else repr(value)
 
     def __copy__(self) -> Self:
         return self.copy()
@@ -194,15 +288,39 @@ class Message:
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_restore, (type(self), self.to_bytes()))
+        return (_restore, (type(self), self.to_bytes(), self.LAYOUT_DIGEST))
 
 
-def _restore(cls: type[_M], data: bytes) -> _M:
+def _restore(cls: type[_M], data: bytes, layout_digest: bytes) -> _M:
+    """A message over a copy of its payload; nothing but the layout is checked."""
+    if layout_digest != cls.LAYOUT_DIGEST:
+        raise MessageError(
+            f"message '{cls.NAME}': pickled with another layout: layout_digest={layout_digest.hex()[:12]}...,"
+            f" expected={cls.LAYOUT_DIGEST.hex()[:12]}...; use the contracts that it was pickled with"
+        )
+    if len(data) != cls.SIZE:
+        raise MessageError(
+            f"wrong payload length for {cls.NAME}: len={len(data)}, expected={cls.SIZE};"
+            " check that both sides use the same contracts"
+        )
     return cls._owned(data)
 
 
-def _error(message: Message, name: str, text: str, value: object = None) -> MessageError:
+def _error(message: Message | type[Message], name: str, text: str, value: object = None) -> MessageError:
+    if not message.LOG_PAYLOAD:
+        value = None
     return MessageError(f"message '{message.NAME}', field '{name}': {text}", field=name, value=value)
+
+
+def _value_text(message: Message | type[Message], value: object) -> str:
+    """A value in an error text; nothing of it where the contract says that payloads are not logged."""
+    if not message.LOG_PAYLOAD:
+        return "value not logged"
+    return f"value={shown(value)}"
+
+
+def _refused(message: Message | type[Message], name: str, value: object, remedy: str) -> MessageError:
+    return _error(message, name, f"value out of range: {_value_text(message, value)}; {remedy}", value)
 
 
 def _legal(legal: str | type[int]) -> str:
@@ -218,18 +336,14 @@ def rejected(message: Message, name: str, value: object, legal: str | type[int])
     raw = message._views.raw
     if raw.readonly:
         return _error(message, name, "received messages cannot be changed; use .copy() and change the copy")
-    shown = repr(value)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return _error(message, name, f"value out of range: value={shown}; give {_legal(legal)}", value)
+    return _refused(message, name, value, f"give {_legal(legal)}")
 
 
 def unnamed(message: Message, name: str, unknown: KeyError, legal: type[int]) -> MessageError:
     """The error for a stored integer that has no name."""
     value = unknown.args[0]
-    return _error(
-        message, name, f"value out of range: value={value}, legal {_legal(legal)}; the sender is broken", value
-    )
+    text = f"value out of range: {_value_text(message, value)}, legal {_legal(legal)}; the sender is broken"
+    return _error(message, name, text, value)
 
 
 def _stored_length(message: Message, offset: int, limit: int, name: str) -> tuple[memoryview[int], int, int]:
@@ -334,9 +448,13 @@ def write_wide(
 ) -> None:
     """Writes a 128-bit integer."""
     legal = f"an integer from {minimum} to {maximum}" + (", not zero" if not_zero else "")
-    if not isinstance(value, int) or not minimum <= value <= maximum or (not_zero and value == 0):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise rejected(message, name, value, legal) from None
+    if not minimum <= number <= maximum or (not_zero and number == 0):
         raise rejected(message, name, value, legal)
-    data = (value & (1 << 128) - 1).to_bytes(16, "little")
+    data = (number & (1 << 128) - 1).to_bytes(16, "little")
     _store(message, word << 3, 16, name, data, value, legal)
 
 
@@ -355,7 +473,17 @@ def write_byte_rows(message: Message, offset: int, limit: int, name: str, value:
     _store(message, offset, room, name, _prefixed(len(data), data), value, legal)
 
 
-def read_rows(message: Message, offset: int, size: int, rows: int, name: str = "") -> Sequence[bytes]:
+def _elements(message: Message, name: str, value: Iterable[Any], legal: str) -> tuple[Any, ...]:
+    """The elements of anything that can be iterated, but for text and bytes, where that is a mistake."""
+    try:
+        if not isinstance(value, (bytes, bytearray, str)):
+            return tuple(value)
+    except TypeError:
+        pass
+    raise rejected(message, name, value, legal)
+
+
+def read_rows(message: Message, offset: int, size: int, rows: int, name: str = "") -> tuple[bytes, ...]:
     """Reads arrays of bytes: exactly `rows`, or as many as are counted where the field has a name."""
     if name:
         raw, start, rows = _stored_length(message, offset, rows, name)
@@ -370,7 +498,7 @@ def write_rows(
     size: int,
     rows: int,
     name: str,
-    value: Sequence[bytes],
+    value: Iterable[bytes],
     *,
     counted: bool = False,
     minimum: int = 0,
@@ -379,10 +507,9 @@ def write_rows(
     """Writes arrays of bytes: exactly `rows`, or up to `rows` with their number in front."""
     least = minimum if counted else rows
     legal = f"{least} to {rows} values of {size} bytes" if counted else f"{rows} values of {size} bytes"
-    if isinstance(value, (bytes, str)) or not isinstance(value, Sequence):
-        raise rejected(message, name, value, legal)
-    _checked_length(message, name, len(value), least, rows, f"values of {size} bytes", value)
-    parts = [_as_bytes(message, name, part, legal) for part in value]
+    elements = _elements(message, name, value, legal)
+    _checked_length(message, name, len(elements), least, rows, f"values of {size} bytes", value)
+    parts = [_as_bytes(message, name, part, legal) for part in elements]
     if any(len(part) != size for part in parts):
         raise rejected(message, name, value, legal)
     data = b"".join(parts)
@@ -407,7 +534,7 @@ def write_number_rows(
     offset: int,
     limit: int,
     name: str,
-    value: Sequence[float],
+    value: Iterable[float],
     view: str,
     size: int,
     *,
@@ -415,27 +542,26 @@ def write_number_rows(
 ) -> None:
     """Writes a vec of numbers."""
     legal = f"{minimum} to {limit} values of type {view}"
-    if isinstance(value, (bytes, str)) or not isinstance(value, Sequence):
-        raise rejected(message, name, value, legal)
-    _checked_length(message, name, len(value), minimum, limit, f"values of type {view}", value)
+    elements = _elements(message, name, value, legal)
+    _checked_length(message, name, len(elements), minimum, limit, f"values of type {view}", value)
     code = "B" if view == "u8" else FORMATS[view]
     try:
-        data = struct.pack(f"<{len(value)}{code}", *value)
+        data = struct.pack(f"<{len(elements)}{code}", *elements)
     except (struct.error, OverflowError, TypeError):
         raise rejected(message, name, value, legal) from None
     room = _PREFIX + limit * size
     room += room & 1
-    _store(message, offset, room, name, _prefixed(len(value), data), value, legal)
+    _store(message, offset, room, name, _prefixed(len(elements), data), value, legal)
 
 
 def single(value: float) -> float:
-    """Refuses a finite number that 32 bits cannot hold, which would silently become infinite.
+    """The number as 32 bits hold it; refuses a finite number that would silently become infinite.
 
     Raises:
         ValueError: The number is too large.
     """
     try:
-        struct.pack("<f", value)
+        rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
     except (OverflowError, struct.error):
-        raise ValueError(value) from None
-    return value
+        raise ValueError("too large for 32 bits, or not a number") from None
+    return rounded

@@ -63,12 +63,12 @@ class Quote(Message):
     TOPIC_ID: ClassVar[int] = 1001
     SIZE: ClassVar[int] = 64
     HEADER_WORD: ClassVar[int] = 0x000003E900000040
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("4bd51052cb6bcb893c3b15479c649d9c98d89fe79a01603b75a450526a4b13ea")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQddd"
     KEY: ClassVar[tuple[str, ...]] = ("symbol",)
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("symbol", "String(16)", 0, 24, "24s"),
         Field("sequence", "u64", 24, 8, "Q"),
@@ -103,6 +103,46 @@ class Quote(Message):
         self.bid = bid
         self.ask = ask
         self.volume = volume
+
+    def set(
+        self,
+        *,
+        symbol: str | None = None,
+        sequence: int | None = None,
+        timestamp_ns: int | None = None,
+        bid: float | None = None,
+        ask: float | None = None,
+        volume: float | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if (
+            symbol is not None
+            and sequence is not None
+            and timestamp_ns is not None
+            and bid is not None
+            and ask is not None
+            and volume is not None
+        ):
+            try:
+                symbol_utf8 = symbol.encode()
+                if 1 <= len(symbol_utf8) <= 16:
+                    data = _PACK_QUOTE(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if symbol is not None:
+            self.symbol = symbol
+        if sequence is not None:
+            self.sequence = sequence
+        if timestamp_ns is not None:
+            self.timestamp_ns = timestamp_ns
+        if bid is not None:
+            self.bid = bid
+        if ask is not None:
+            self.ask = ask
+        if volume is not None:
+            self.volume = volume
 
     @property
     def symbol(self) -> str:
@@ -152,7 +192,7 @@ class Quote(Message):
     def bid(self, value: float) -> None:
         try:
             self._views.f64[self._word + 5] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "bid", value, "a number") from None
 
     @property
@@ -164,7 +204,7 @@ class Quote(Message):
     def ask(self, value: float) -> None:
         try:
             self._views.f64[self._word + 6] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "ask", value, "a number") from None
 
     @property
@@ -176,7 +216,7 @@ class Quote(Message):
     def volume(self, value: float) -> None:
         try:
             self._views.f64[self._word + 7] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "volume", value, "a number") from None
 
 
@@ -193,12 +233,12 @@ class Signal(Message):
     TOPIC_ID: ClassVar[int] = 1002
     SIZE: ClassVar[int] = 64
     HEADER_WORD: ClassVar[int] = 0x000003EA00000040
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("7d8d3fd28bea9d0b0d4f2a46143412e1fb038e5cc915e3c4f65dc47fe9d837c8")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQddB7x"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("quote_sequence", "u64", 24, 8, "Q"),
@@ -235,6 +275,48 @@ class Signal(Message):
         self.strength = strength
         self.price = price
         self.side = side
+
+    def set(
+        self,
+        *,
+        worker: str | None = None,
+        quote_sequence: int | None = None,
+        quote_timestamp_ns: int | None = None,
+        strength: float | None = None,
+        price: float | None = None,
+        side: Side | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if (
+            worker is not None
+            and quote_sequence is not None
+            and quote_timestamp_ns is not None
+            and strength is not None
+            and price is not None
+            and side is not None
+        ):
+            try:
+                worker_utf8 = worker.encode()
+                if 1 <= len(worker_utf8) <= 16 and 0.0 <= strength <= 1.0 and side in _SIDE:
+                    data = _PACK_SIGNAL(
+                        len(worker_utf8), worker_utf8, quote_sequence, quote_timestamp_ns, strength, price, side
+                    )
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if worker is not None:
+            self.worker = worker
+        if quote_sequence is not None:
+            self.quote_sequence = quote_sequence
+        if quote_timestamp_ns is not None:
+            self.quote_timestamp_ns = quote_timestamp_ns
+        if strength is not None:
+            self.strength = strength
+        if price is not None:
+            self.price = price
+        if side is not None:
+            self.side = side
 
     @property
     def worker(self) -> str:
@@ -283,7 +365,7 @@ class Signal(Message):
             if 0.0 <= value <= 1.0:
                 self._views.f64[self._word + 5] = value
                 return
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
         raise rejected(self, "strength", value, "a number from 0 to 1")
 
@@ -296,7 +378,7 @@ class Signal(Message):
     def price(self, value: float) -> None:
         try:
             self._views.f64[self._word + 6] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "price", value, "a number") from None
 
     @property
@@ -333,12 +415,12 @@ class ReplayMark(Message):
     TOPIC_ID: ClassVar[int] = 1010
     SIZE: ClassVar[int] = 32
     HEADER_WORD: ClassVar[int] = 0x000003F200000020
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("a1c51e680001272f0e0fe1cc887be8fceac971fcede18cb46e90adcafc4c10a0")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sIBB2x"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("phase", "u32", 24, 4, "I"),
@@ -367,6 +449,33 @@ class ReplayMark(Message):
         self.phase = phase
         self.action = action
         self.mode = mode
+
+    def set(
+        self,
+        *,
+        worker: str | None = None,
+        phase: int | None = None,
+        action: Action | None = None,
+        mode: Mode | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if worker is not None and phase is not None and action is not None and mode is not None:
+            try:
+                worker_utf8 = worker.encode()
+                if len(worker_utf8) <= 16 and action in _ACTION and mode in _MODE:
+                    data = _PACK_REPLAY_MARK(len(worker_utf8), worker_utf8, phase, action, mode)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if worker is not None:
+            self.worker = worker
+        if phase is not None:
+            self.phase = phase
+        if action is not None:
+            self.action = action
+        if mode is not None:
+            self.mode = mode
 
     @property
     def worker(self) -> str:
@@ -445,12 +554,12 @@ class ReplayReport(Message):
     TOPIC_ID: ClassVar[int] = 1011
     SIZE: ClassVar[int] = 88
     HEADER_WORD: ClassVar[int] = 0x000003F300000058
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("9c41f1679400ba65d7af570728fe36395573d2ae5071e9cd7da4c3c50442f833")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<24sQQQddQIIIB3x"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("worker", "String(16)", 0, 24, "24s"),
         Field("quotes", "u64", 24, 8, "Q"),
@@ -514,6 +623,79 @@ class ReplayReport(Message):
         self.phase = phase
         self.action = action
 
+    def set(
+        self,
+        *,
+        worker: str | None = None,
+        quotes: int | None = None,
+        out_of_order: int | None = None,
+        missing: int | None = None,
+        bid_sum: float | None = None,
+        ask_sum: float | None = None,
+        signals: int | None = None,
+        quote_checksum: int | None = None,
+        signal_checksum: int | None = None,
+        phase: int | None = None,
+        action: Action | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if (
+            worker is not None
+            and quotes is not None
+            and out_of_order is not None
+            and missing is not None
+            and bid_sum is not None
+            and ask_sum is not None
+            and signals is not None
+            and quote_checksum is not None
+            and signal_checksum is not None
+            and phase is not None
+            and action is not None
+        ):
+            try:
+                worker_utf8 = worker.encode()
+                if 1 <= len(worker_utf8) <= 16 and action in _ACTION:
+                    data = _PACK_REPLAY_REPORT(
+                        len(worker_utf8),
+                        worker_utf8,
+                        quotes,
+                        out_of_order,
+                        missing,
+                        bid_sum,
+                        ask_sum,
+                        signals,
+                        quote_checksum,
+                        signal_checksum,
+                        phase,
+                        action,
+                    )
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if worker is not None:
+            self.worker = worker
+        if quotes is not None:
+            self.quotes = quotes
+        if out_of_order is not None:
+            self.out_of_order = out_of_order
+        if missing is not None:
+            self.missing = missing
+        if bid_sum is not None:
+            self.bid_sum = bid_sum
+        if ask_sum is not None:
+            self.ask_sum = ask_sum
+        if signals is not None:
+            self.signals = signals
+        if quote_checksum is not None:
+            self.quote_checksum = quote_checksum
+        if signal_checksum is not None:
+            self.signal_checksum = signal_checksum
+        if phase is not None:
+            self.phase = phase
+        if action is not None:
+            self.action = action
+
     @property
     def worker(self) -> str:
         """Name of the reporting worker. Text of 1 to 16 bytes in UTF-8."""
@@ -574,7 +756,7 @@ class ReplayReport(Message):
     def bid_sum(self, value: float) -> None:
         try:
             self._views.f64[self._word + 6] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "bid_sum", value, "a number") from None
 
     @property
@@ -586,7 +768,7 @@ class ReplayReport(Message):
     def ask_sum(self, value: float) -> None:
         try:
             self._views.f64[self._word + 7] = value
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise rejected(self, "ask_sum", value, "a number") from None
 
     @property
@@ -662,7 +844,7 @@ class ReplayReport(Message):
         raise rejected(self, "action", value, Action)
 
 
-MESSAGES: Final[tuple[type[Message] | type[DynamicMessage], ...]] = (
+MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     Quote,
     Signal,
     ReplayMark,

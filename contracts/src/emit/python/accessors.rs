@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::types::python_type;
-use super::{docstring, table};
+use super::imports::Builtins;
+use super::table;
+use super::text::{docstring, layout};
+use super::types::{read_type, written_type};
 use crate::check::snake;
 use crate::emit::{bounds, float, int_bounds, legal, min_length};
 use crate::model::{Contracts, Element, Field, FieldType, Int, Number, Rule, Scalar};
@@ -30,9 +32,10 @@ fn cell(field: &Field, view: &str) -> String {
     format!("self._views.{view}[{}]", index(field.offset, field.size))
 }
 
-pub(super) fn property(contracts: &Contracts, field: &Field) -> String {
+pub(super) fn property(contracts: &Contracts, field: &Field, builtins: &Builtins) -> String {
     let name = snake(&field.name);
-    let kind = python_type(contracts, field.kind);
+    let read = read_type(contracts, field.kind, builtins);
+    let written = written_type(contracts, field.kind, builtins);
     let legal = legal(contracts, field);
     let mut description = field.description.clone();
     if !description.is_empty() && !description.ends_with(['.', '!', '?']) {
@@ -48,8 +51,8 @@ pub(super) fn property(contracts: &Contracts, field: &Field) -> String {
     let description = format!("{description} {legal_sentence}.");
     let (getter, setter) = accessors(contracts, field, &name, &legal);
     format!(
-        "\n    @property\n    def {name}(self) -> {kind}:\n{}{getter}\n    \
-         @{name}.setter\n    def {name}(self, value: {kind}) -> None:\n{setter}",
+        "\n    @property\n    def {name}(self) -> {read}:\n{}{getter}\n    \
+         @{name}.setter\n    def {name}(self, value: {written}) -> None:\n{setter}",
         docstring("        ", &description)
     )
 }
@@ -164,12 +167,17 @@ fn statement(function: &str, arguments: &str) -> String {
 fn number(field: &Field, name: &str, legal: &str, scalar: Scalar) -> (String, String) {
     let cell = cell(field, scalar.name());
     let test = condition(field, scalar, "value");
-    let value = if scalar == Scalar::F32 {
-        "single(value)"
+    let errors = if scalar == Scalar::F64 {
+        "OverflowError, TypeError, ValueError"
     } else {
-        "value"
+        "TypeError, ValueError"
     };
     let setter = if test.is_empty() {
+        let value = if scalar == Scalar::F32 {
+            "single(value)"
+        } else {
+            "value"
+        };
         let arguments = [
             "self",
             &format!("\"{name}\""),
@@ -178,17 +186,22 @@ fn number(field: &Field, name: &str, legal: &str, scalar: Scalar) -> (String, St
         ];
         format!(
             "        try:\n            {cell} = {value}\n        \
-             except (TypeError, ValueError):\n{}",
+             except ({errors}):\n{}",
             raise("            ", "rejected", &arguments, " from None")
         )
     } else {
-        tested(&test, &cell, value, name, &format!("\"{legal}\""))
+        tested(&test, &cell, errors, name, &format!("\"{legal}\""))
     };
     (format!("        return {cell}\n"), setter)
 }
 
-/// What the rules ask of a number, as an expression; empty if nothing.
+/// What the rules ask of a number, as an expression; empty if nothing. An f32 is looked at as it will be stored.
 pub(super) fn condition(field: &Field, scalar: Scalar, value: &str) -> String {
+    let value = if scalar == Scalar::F32 {
+        format!("single({value})")
+    } else {
+        value.to_owned()
+    };
     let (min, max) = bounds(field);
     let bound = |bound: Number| match (scalar, bound) {
         (Scalar::Int(_), Number::Int(value)) => value.to_string(),
@@ -211,10 +224,10 @@ pub(super) fn condition(field: &Field, scalar: Scalar, value: &str) -> String {
         .join(" and ")
 }
 
-fn tested(test: &str, cell: &str, value: &str, name: &str, legal: &str) -> String {
+fn tested(test: &str, cell: &str, errors: &str, name: &str, legal: &str) -> String {
     format!(
-        "        try:\n            if {test}:\n                {cell} = {value}\n                \
-         return\n        except (TypeError, ValueError):\n            pass\n{}",
+        "        try:\n            if {test}:\n                {cell} = value\n                \
+         return\n        except ({errors}):\n            pass\n{}",
         raise(
             "        ",
             "rejected",
@@ -226,22 +239,6 @@ fn tested(test: &str, cell: &str, value: &str, name: &str, legal: &str) -> Strin
 
 fn raise(indent: &str, function: &str, arguments: &[&str], tail: &str) -> String {
     layout(indent, &format!("raise {function}"), arguments, tail)
-}
-
-/// A call on one line, or with its arguments on the next, or with one line per argument.
-pub(super) fn layout(indent: &str, head: &str, arguments: &[&str], tail: &str) -> String {
-    let joined = arguments.join(", ");
-    let line = format!("{indent}{head}({joined}){tail}\n");
-    if line.len() <= 121 {
-        return line;
-    }
-    let inner = format!("{indent}    {joined}\n");
-    if inner.len() <= 121 {
-        return format!("{indent}{head}(\n{inner}{indent}){tail}\n");
-    }
-    let separator = format!(",\n{indent}    ");
-    let joined = arguments.join(&separator);
-    format!("{indent}{head}(\n{indent}    {joined},\n{indent}){tail}\n")
 }
 
 fn member(
@@ -263,7 +260,10 @@ fn member(
             " from None"
         )
     );
-    (getter, tested(test, &cell, "value", name, legal))
+    (
+        getter,
+        tested(test, &cell, "TypeError, ValueError", name, legal),
+    )
 }
 
 fn vec(field: &Field, name: &str, element: Element, limit: usize, extra: &str) -> (String, String) {

@@ -4,15 +4,16 @@
 
 use std::fmt::Write as _;
 
-use super::accessors::{condition, layout};
+use super::accessors::condition;
 use super::table;
+use super::text::{COLUMNS, all_of, layout, pieces};
 use super::types::format_code;
 use crate::check::snake;
 use crate::emit::min_length;
 use crate::model::{Contracts, Field, FieldType, Message, Rule};
 
 /// Names that the constructor itself uses.
-const TAKEN: [&str; 5] = ["data", "len", "struct", "type", "bool"];
+const TAKEN: [&str; 6] = ["bool", "data", "len", "single", "struct", "type"];
 
 /// Whether all fields of a message can be packed by `struct` without losing a check.
 fn is_packable(message: &Message) -> bool {
@@ -56,25 +57,33 @@ pub(super) fn packer(message: &Message) -> String {
         end = field.offset + field.size;
     }
     pad(&mut codes, end, message.max_size.next_multiple_of(8));
-    format!(
-        "\n\n{}: Final = struct.Struct(\"{codes}\").pack\n",
-        packer_name(message)
-    )
+    let head = format!("\n\n{}: Final = struct.Struct", packer_name(message));
+    let pieces = pieces(&codes, COLUMNS - 4).join("\n    ");
+    if pieces.contains('\n') {
+        format!("{head}(\n    {pieces}\n).pack\n")
+    } else {
+        layout("", &head, &[&pieces], ".pack")
+    }
 }
 
-/// The statements that try it; nothing for a message that it is not for.
-pub(super) fn attempt(contracts: &Contracts, message: &Message) -> String {
+/// The statements that try it and leave the bytes to a method; nothing for a message that it is not for.
+pub(super) fn attempt(
+    contracts: &Contracts,
+    message: &Message,
+    indent: &str,
+    take: &str,
+) -> String {
     if !is_packable(message) {
         return String::new();
     }
-    let mut text = String::from("        try:\n");
+    let mut text = format!("{indent}try:\n");
     let mut tests = Vec::new();
     let mut values = Vec::new();
     for field in &message.fields {
         let name = snake(&field.name);
         let test = match field.kind {
             FieldType::Text { max_length } => {
-                let _ = writeln!(text, "            {name}_utf8 = {name}.encode()");
+                let _ = writeln!(text, "{indent}    {name}_utf8 = {name}.encode()");
                 values.push(format!("len({name}_utf8)"));
                 values.push(format!("{name}_utf8"));
                 match min_length(field) {
@@ -107,29 +116,27 @@ pub(super) fn attempt(contracts: &Contracts, message: &Message) -> String {
     }
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let call = format!("data = {}", packer_name(message));
-    let indent = if tests.is_empty() {
-        "            "
-    } else {
-        "                "
-    };
-    text.push_str(&head(&tests));
-    text.push_str(&layout(indent, &call, &values, ""));
+    let mut inner = format!("{indent}    ");
+    if !tests.is_empty() {
+        text.push_str(&all_of(&inner, &tests));
+        inner.push_str("    ");
+    }
+    text.push_str(&layout(&inner, &call, &values, ""));
     let _ = write!(
         text,
-        "{indent}self._take(data)\n{indent}return\n        except CANNOT_PACK:\n            pass\n"
+        "{inner}self.{take}(data)\n{inner}return\n{indent}except CANNOT_PACK:\n{indent}    pass\n"
     );
     text
 }
 
-/// The `if` line, broken as ruff does it.
-fn head(tests: &[String]) -> String {
-    if tests.is_empty() {
+/// The same where each value may be `None`.
+pub(super) fn attempt_if_complete(contracts: &Contracts, message: &Message) -> String {
+    if !is_packable(message) {
         return String::new();
     }
-    let line = format!("            if {}:\n", tests.join(" and "));
-    if line.len() <= 121 {
-        return line;
-    }
-    let lines = tests.join("\n                and ");
-    format!("            if (\n                {lines}\n            ):\n")
+    let tests = message.fields.iter();
+    let tests: Vec<_> = tests
+        .map(|field| format!("{} is not None", snake(&field.name)))
+        .collect();
+    all_of("        ", &tests) + &attempt(contracts, message, "            ", "_put")
 }

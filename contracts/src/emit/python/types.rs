@@ -2,37 +2,51 @@
 
 use std::fmt::Write as _;
 
+use super::imports::Builtins;
 use crate::emit::{bounds, min_length};
 use crate::model::{Contracts, Element, Field, FieldType, Int, Message, Rule, Scalar};
 
-pub(super) fn python_type(contracts: &Contracts, kind: FieldType) -> String {
+/// What a property gives.
+pub(super) fn read_type(contracts: &Contracts, kind: FieldType, builtins: &Builtins) -> String {
     match kind {
-        FieldType::Scalar(Scalar::Int(_)) | FieldType::U128 | FieldType::I128 => "int".to_owned(),
-        FieldType::Scalar(_) => "float".to_owned(),
-        FieldType::Bool => "bool".to_owned(),
-        FieldType::U256
-        | FieldType::Bytes(_)
-        | FieldType::Vec {
-            element: Element::Scalar(Scalar::Int(Int::U8)),
-            ..
-        } => "bytes".to_owned(),
-        FieldType::Table { .. }
-        | FieldType::Vec {
-            element: Element::Bytes(_),
-            ..
-        } => "Sequence[bytes]".to_owned(),
-        FieldType::Text { .. } => "str".to_owned(),
-        FieldType::Vec {
-            element: Element::Scalar(Scalar::Int(_)),
-            ..
-        } => "Sequence[int]".to_owned(),
-        FieldType::Vec { .. } => "Sequence[float]".to_owned(),
+        FieldType::Scalar(Scalar::Int(_)) | FieldType::U128 | FieldType::I128 => {
+            builtins.name("int")
+        }
+        FieldType::Scalar(_) => builtins.name("float"),
+        FieldType::Bool => builtins.name("bool"),
+        FieldType::Text { .. } => builtins.name("str"),
         FieldType::Enum { index, .. } => contracts.enums()[index].name.clone(),
+        _ => match elements(kind, builtins) {
+            Some(element) => format!("{}[{element}, ...]", builtins.name("tuple")),
+            None => builtins.name("bytes"),
+        },
+    }
+}
+
+/// What a property and a constructor take.
+pub(super) fn written_type(contracts: &Contracts, kind: FieldType, builtins: &Builtins) -> String {
+    match elements(kind, builtins) {
+        Some(element) => format!("Iterable[{element}]"),
+        None => read_type(contracts, kind, builtins),
+    }
+}
+
+/// Type of the elements where a value has several; an array or vec of u8 is one value of bytes.
+fn elements(kind: FieldType, builtins: &Builtins) -> Option<String> {
+    match kind {
+        FieldType::Table { .. } => Some(builtins.name("bytes")),
+        FieldType::Vec { element, .. } => match element {
+            Element::Scalar(Scalar::Int(Int::U8)) => None,
+            Element::Scalar(Scalar::Int(_)) => Some(builtins.name("int")),
+            Element::Scalar(_) => Some(builtins.name("float")),
+            Element::Bytes(_) => Some(builtins.name("bytes")),
+        },
+        _ => None,
     }
 }
 
 /// The value that a constructor takes where none is given; `None` if the caller has to give one.
-pub(super) fn default(contracts: &Contracts, field: &Field) -> Option<String> {
+pub(super) fn default(contracts: &Contracts, field: &Field, builtins: &Builtins) -> Option<String> {
     if min_length(field) > 0 || field.rules.contains(&Rule::NotZero) {
         return None;
     }
@@ -44,9 +58,8 @@ pub(super) fn default(contracts: &Contracts, field: &Field) -> Option<String> {
         FieldType::Scalar(Scalar::Int(_)) | FieldType::U128 | FieldType::I128 => "0".to_owned(),
         FieldType::Scalar(_) => "0.0".to_owned(),
         FieldType::Bool => "False".to_owned(),
-        FieldType::U256 => "bytes(32)".to_owned(),
-        FieldType::Bytes(len) => format!("bytes({len})"),
-        FieldType::Table { len, rows } => format!("(bytes({len}),) * {rows}"),
+        FieldType::U256 | FieldType::Bytes(_) => zeros(field.size, builtins),
+        FieldType::Table { len, rows } => format!("({},) * {rows}", zeros(len, builtins)),
         FieldType::Text { .. } => "\"\"".to_owned(),
         FieldType::Vec {
             element: Element::Scalar(Scalar::Int(Int::U8)),
@@ -59,6 +72,13 @@ pub(super) fn default(contracts: &Contracts, field: &Field) -> Option<String> {
             format!("{}.{zero}", found.name)
         }
     })
+}
+
+fn zeros(count: usize, builtins: &Builtins) -> String {
+    match builtins.name("bytes").as_str() {
+        "bytes" => format!("bytes({count})"),
+        _ => format!("b\"\\0\" * {count}"),
+    }
 }
 
 /// `struct` code of a field; texts, vecs and arrays come as their bytes.
