@@ -8,7 +8,7 @@ mod types;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use crate::diagnostics::{Position, Report};
+use crate::diagnostics::{Position, Report, closest};
 use crate::model::{
     Constant, Delivery, Domain, Encoding, EnumType, Field, FieldType, Int, Message, Notes,
     PAYLOAD_LIMIT,
@@ -109,7 +109,7 @@ fn log_payload(written: &schema::Message) -> bool {
 }
 
 /// Decides what the enum of a field is called: by the field alone where all fields of that name
-/// in the file have the same set, else with the message's name in front.
+/// in the file have the same set and the name is free, else with the message's name in front.
 struct EnumNames {
     shared: HashMap<String, Option<String>>,
 }
@@ -137,6 +137,11 @@ impl EnumNames {
         }
         for message in &file.messages {
             shared.insert(pascal(&message.name.value), None);
+        }
+        for (name, set) in &mut shared {
+            if names::is_taken(name) {
+                *set = None;
+            }
         }
         Self { shared }
     }
@@ -258,11 +263,11 @@ fn choice<T: Copy + Default>(
     }
     let names: Vec<_> = all.iter().map(|&one| name(one)).collect();
     let text = format!("unknown {key}: {key}={}", written.value);
-    scope.error(
-        written.at,
-        &text,
-        &format!("use one of {}", names.join(", ")),
-    );
+    let hint = match closest(&written.value, names.iter().copied()) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None => format!("use one of {}", names.join(", ")),
+    };
+    scope.error(written.at, &text, &hint);
     T::default()
 }
 
@@ -322,7 +327,7 @@ fn check_key(
             .any(|field| field.name.value == key.value)
         {
             let names = written.fields.iter().map(|field| field.name.value.as_str());
-            let hint = match crate::diagnostics::closest(&key.value, names) {
+            let hint = match closest(&key.value, names) {
                 Some(meant) => format!("did you mean '{meant}'?"),
                 None => "name a field of this message".to_owned(),
             };
@@ -384,6 +389,15 @@ fn field(
             variants: enum_variants(scope, variants, repr),
         };
         let index = enums.iter().position(|known| known.name == found.name);
+        if let Some(known) = index.map(|index| &enums[index])
+            && (known.repr, &known.variants) != (found.repr, &found.variants)
+        {
+            let text = format!(
+                "its enum would be called '{}', as another one is",
+                found.name
+            );
+            scope.error(variants.at, &text, "rename the field or the message");
+        }
         let index = index.unwrap_or_else(|| {
             enums.push(found);
             enums.len() - 1

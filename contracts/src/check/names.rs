@@ -133,16 +133,22 @@ fn check_collision<'a>(
     seen: &mut HashMap<String, &'a Text>,
     what: &str,
     name: &'a Text,
-    generated: String,
+    key: String,
+    generated: &str,
 ) {
-    if let Some(other) = seen.get(&generated) {
+    if let Some(other) = seen.get(&key) {
+        let why = if key == generated || pascal(&other.value) == generated {
+            format!("both become '{generated}'")
+        } else {
+            "they differ only in case".to_owned()
+        };
         let text = format!(
-            "the name collides with {what} '{}' in line {}: both become '{generated}'",
+            "the name collides with {what} '{}' in line {}: {why}",
             other.value, other.at.line
         );
         scope.error(name.at, &text, "rename one of the two");
     } else {
-        seen.insert(generated, name);
+        seen.insert(key, name);
     }
 }
 
@@ -161,7 +167,9 @@ pub(super) fn check(file: &File, report: &mut Report) {
             let text = format!("'{generated}' is a name that generated code itself needs");
             scope.error(name.at, &text, "choose another name");
         }
-        check_collision(&mut scope, &mut messages, "message", name, generated);
+        // Helpers of a message have its name in snake case, so case alone cannot tell two apart.
+        let key = snake(&generated);
+        check_collision(&mut scope, &mut messages, "message", name, key, &generated);
         let mut fields = HashMap::new();
         for field in &message.fields {
             let name = &field.name;
@@ -173,7 +181,14 @@ pub(super) fn check(file: &File, report: &mut Report) {
                 let text = format!("'{generated}' is a name that every generated message has");
                 scope.error(name.at, &text, "choose another name");
             }
-            check_collision(&mut scope, &mut fields, "field", name, generated);
+            check_collision(
+                &mut scope,
+                &mut fields,
+                "field",
+                name,
+                generated.clone(),
+                &generated,
+            );
         }
     }
     let mut constants = HashMap::new();
@@ -185,11 +200,22 @@ pub(super) fn check(file: &File, report: &mut Report) {
         };
         let generated = name.value.to_uppercase();
         check_one(&mut scope, "constant", name, &name.value);
-        if CONSTANT_NAMES.contains(&generated.as_str()) {
-            let text = format!("'{generated}' is a name that generated code itself needs");
+        if CONSTANT_NAMES.contains(&generated.as_str()) || TYPE_NAMES.contains(&name.value.as_str())
+        {
+            let text = format!(
+                "'{}' is a name that generated code itself needs",
+                name.value
+            );
             scope.error(name.at, &text, "choose another name");
         }
-        check_collision(&mut scope, &mut constants, "constant", name, generated);
+        check_collision(
+            &mut scope,
+            &mut constants,
+            "constant",
+            name,
+            generated.clone(),
+            &generated,
+        );
     }
 }
 
@@ -212,8 +238,18 @@ pub(super) fn check_variant(scope: &mut Scope<'_>, name: &Text) {
     }
 }
 
-/// Checks that no enum is called like a message or like something generated code needs.
+/// Whether generated code needs this name of a type for itself.
+pub(super) fn is_taken(name: &str) -> bool {
+    TYPE_NAMES.contains(&name) || KEYWORDS.contains(&name)
+}
+
+/// Checks that enums and constants are not called like one another or like a message.
 pub(super) fn check_types(checked: &Checked, file: &File, report: &mut Report) {
+    let mut constants = HashMap::new();
+    for constant in &file.constants {
+        constants.insert(constant.name.value.as_str(), &constant.name);
+    }
+    let mut enums: HashMap<String, &str> = HashMap::new();
     for found in &checked.enums {
         let message = file
             .messages
@@ -223,6 +259,37 @@ pub(super) fn check_types(checked: &Checked, file: &File, report: &mut Report) {
             let context = format!("message '{}'", message.name.value);
             let text = "the name collides with the enum of a field of another message";
             Scope { report, context }.error(message.name.at, text, "rename one of the two");
+        }
+        if let Some(constant) = constants.get(found.name.as_str()) {
+            let context = format!("constant '{}'", found.name);
+            let text = "the name collides with the enum of a field";
+            Scope { report, context }.error(constant.at, text, "rename one of the two");
+        }
+        // The helpers of an enum have its name in snake case.
+        let other = enums.insert(snake(&found.name), &found.name);
+        let field = file.messages.iter().find_map(|message| {
+            let mut fields = message.fields.iter();
+            let field = fields.find(|field| {
+                let own = pascal(&field.name.value);
+                field.variants.is_some() && found.name.ends_with(&own)
+            })?;
+            Some((message, field))
+        });
+        if let (Some(other), Some((message, field))) = (other, field) {
+            let (message, field_name) = (&message.name.value, &field.name.value);
+            let context = format!("message '{message}', field '{field_name}'");
+            let text = format!(
+                "its enum '{}' differs from enum '{other}' only in case",
+                found.name
+            );
+            Scope { report, context }.error(field.name.at, &text, "rename one of the two");
+        }
+    }
+    for message in &file.messages {
+        if let Some(constant) = constants.get(pascal(&message.name.value).as_str()) {
+            let context = format!("constant '{}'", constant.value);
+            let text = format!("the name collides with message '{}'", message.name.value);
+            Scope { report, context }.error(constant.at, &text, "rename one of the two");
         }
     }
 }

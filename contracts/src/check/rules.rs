@@ -1,8 +1,23 @@
 //! Validation rules of a field.
 
 use super::{Scope, types};
+use crate::diagnostics::closest;
 use crate::model::{Element, FieldType, Number, Rule};
 use crate::schema::Text;
+
+/// All rules that are known.
+const RULES: [&str; 10] = [
+    "max_length",
+    "min_length",
+    "not_empty",
+    "not_zero",
+    "min",
+    "max",
+    "no_0x_prefix",
+    "monotonic",
+    "known_chain",
+    "known_venue",
+];
 
 /// The field's `max_length`, which decides the layout of texts and vecs.
 pub(super) fn max_length(scope: &mut Scope<'_>, rules: &[(Text, Text)]) -> Option<usize> {
@@ -64,7 +79,13 @@ pub(super) fn check(scope: &mut Scope<'_>, written: &[(Text, Text)], kind: Field
             }
             _ => {
                 let text = format!("unknown validation rule '{}'", name.value);
-                scope.warning(name.at, &text, "it is documented but never checked");
+                let hint = match closest(&name.value, RULES) {
+                    Some(meant) => {
+                        format!("did you mean '{meant}'? it is documented, never checked")
+                    }
+                    None => "it is documented, never checked".to_owned(),
+                };
+                scope.warning(name.at, &text, &hint);
                 rules.push(Rule::Documented(format!("{}: {}", name.value, value.value)));
             }
         }

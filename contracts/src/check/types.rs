@@ -107,7 +107,15 @@ fn unknown<T>(text: &str, name: &str) -> Result<T, TypeError> {
         "u8", "u16", "u32", "u64", "u128", "i8", "i16", "i32", "i64", "i128", "f32", "f64", "bool",
         "U256", "String", "Vec<u8>",
     ];
-    let hint = match closest(name, KNOWN) {
+    if let Some((element, count)) = array(name)
+        && scalar(element).is_some()
+    {
+        let hint =
+            format!("a fixed array holds u8; use \"Vec<{element}>\" with max_length: {count}");
+        return error(format!("unknown type: type={text}"), &hint);
+    }
+    let meant = other_spelling(name).or_else(|| closest(name, KNOWN));
+    let hint = match meant {
         Some(meant) => format!("did you mean '{meant}'?"),
         None => format!(
             "use one of {}, [u8; N], [[u8; N]; M], Vec<[u8; N]>",
@@ -115,6 +123,30 @@ fn unknown<T>(text: &str, name: &str) -> Result<T, TypeError> {
         ),
     };
     error(format!("unknown type: type={text}"), &hint)
+}
+
+/// What types are called elsewhere.
+fn other_spelling(name: &str) -> Option<&'static str> {
+    Some(match name.to_lowercase().as_str() {
+        "float" | "double" | "float64" | "real" | "number" => "f64",
+        "float32" => "f32",
+        "byte" | "uint8" | "uint8_t" => "u8",
+        "uint16" | "uint16_t" => "u16",
+        "uint" | "uint32" | "uint32_t" => "u32",
+        "uint64" | "uint64_t" | "size_t" | "usize" => "u64",
+        "int8" | "int8_t" => "i8",
+        "int16" | "int16_t" => "i16",
+        "int" | "integer" | "int32" | "int32_t" => "i32",
+        "long" | "int64" | "int64_t" | "isize" => "i64",
+        "uint128" => "u128",
+        "int128" => "i128",
+        "uint256" => "U256",
+        "boolean" => "bool",
+        "str" | "text" | "&str" => "String",
+        "bytes" | "blob" | "binary" => "Vec<u8>",
+        "address" => "[u8; 20]",
+        _ => return None,
+    })
 }
 
 /// Splits `[inner;count]`.
@@ -157,7 +189,7 @@ fn vec(name: &str, max_length: Option<usize>, text: &str) -> Result<FieldType, T
         (None, Some(("u8", len))) => (Element::Bytes(length(len, text)?), VEC_BYTES_DEFAULT),
         _ => {
             return error(
-                format!("unknown element type: type={text}"),
+                format!("unknown type of elements: type={text}"),
                 "use Vec<T> with T = u8 to u64, i8 to i64, f32, f64 or [u8; N]",
             );
         }
