@@ -71,7 +71,7 @@ fn enums_take_the_place_of_their_integer_and_empty_messages_none() {
         .iter()
         .map(|found| found.name.as_str())
         .collect();
-    assert_eq!(names, ["RulesState", "Colour", "OtherRulesState"]);
+    assert_eq!(names, ["RulesState", "Colour", "OtherRulesState", "Tier"]);
 }
 
 #[test]
@@ -80,7 +80,9 @@ fn messages_are_found_by_name_and_by_id_and_know_their_topic() {
     let ids: Vec<_> = golden.messages().map(|message| message.topic_id).collect();
     assert_eq!(
         ids,
-        [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 50000, 50001]
+        [
+            1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 50000, 50001
+        ]
     );
     assert_eq!(golden.by_id(1000).expect("declared").topic, "market-data");
     assert!(golden.by_id(1008).is_none());

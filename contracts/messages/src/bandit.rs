@@ -56,12 +56,34 @@ impl Side {
     }
 }
 
+impl message::NamedInt for Side {
+    type Int = u8;
+
+    const TYPE: &'static str = "Side";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("BUY", Self::BUY),
+        ("SELL", Self::SELL),
+        ("HOLD", Self::HOLD),
+    ];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Side({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -91,12 +113,30 @@ impl Action {
     }
 }
 
+impl message::NamedInt for Action {
+    type Int = u8;
+
+    const TYPE: &'static str = "Action";
+    const MEMBERS: &'static [(&'static str, Self)] = &[("BEGIN", Self::BEGIN), ("END", Self::END)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Action({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -129,12 +169,34 @@ impl Mode {
     }
 }
 
+impl message::NamedInt for Mode {
+    type Int = u8;
+
+    const TYPE: &'static str = "Mode";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("STREAM", Self::STREAM),
+        ("ROUND_TRIP", Self::ROUND_TRIP),
+        ("RESUME", Self::RESUME),
+    ];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Mode({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -142,7 +204,7 @@ impl fmt::Debug for Mode {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Quote {
-    /// Instrument, for example EUR/USD.
+    /// Instrument, for example EUR/USD. Text of 1 to 16 bytes in UTF-8.
     pub symbol: message::InlineString<16>,
     /// Number of this quote in its publisher's stream, counted from 1 without gaps.
     pub sequence: u64,
@@ -167,10 +229,87 @@ const _: () = {
     assert!(offset_of!(Quote, volume) == 56);
 };
 
+/// The values of a [`Quote`], for [`Quote::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct QuoteFields<'a> {
+    /// Instrument, for example EUR/USD. Text of 1 to 16 bytes in UTF-8.
+    pub symbol: &'a str,
+    /// Number of this quote in its publisher's stream, counted from 1 without gaps.
+    pub sequence: u64,
+    /// Time of the quote at its source, in nanoseconds since the UNIX epoch.
+    pub timestamp_ns: u64,
+    /// Highest price that a buyer offers, in the quote currency.
+    pub bid: f64,
+    /// Lowest price that a seller offers, in the quote currency.
+    pub ask: f64,
+    /// Volume at this quote in units of the base currency; 0 where the feed has none.
+    pub volume: f64,
+}
+
+impl Quote {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: QuoteFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            symbol: check.store_text("symbol", fields.symbol)?,
+            sequence: fields.sequence,
+            timestamp_ns: fields.timestamp_ns,
+            bid: fields.bid,
+            ask: fields.ask,
+            volume: fields.volume,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<QuoteFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(QuoteFields {
+            symbol: check.text("symbol", &self.symbol)?,
+            sequence: self.sequence,
+            timestamp_ns: self.timestamp_ns,
+            bid: self.bid,
+            ask: self.ask,
+            volume: self.volume,
+        })
+    }
+
+    /// Instrument, for example EUR/USD. Text of 1 to 16 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn symbol(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("symbol", &self.symbol)
+    }
+
+    /// Sets `symbol`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_symbol(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("symbol", value)?;
+        check.min_length("symbol", value.len(), 1)?;
+        self.symbol = value;
+        Ok(())
+    }
+}
+
 impl Default for Quote {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -184,6 +323,12 @@ impl fmt::Debug for Quote {
         out.field("ask", &self.ask);
         out.field("volume", &self.volume);
         out.finish()
+    }
+}
+
+impl fmt::Display for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -207,10 +352,19 @@ impl Message for Quote {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("symbol", &self.symbol)?;
         check.min_length("symbol", self.symbol.len(), 1)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Quote {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Quote as Message>::view(payload)
     }
 }
 
@@ -218,13 +372,13 @@ impl Message for Quote {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Signal {
-    /// Name of the worker that computed the signal.
+    /// Name of the worker that computed the signal. Text of 1 to 16 bytes in UTF-8.
     pub worker: message::InlineString<16>,
     /// Sequence number of the quote that this signal answers.
     pub quote_sequence: u64,
     /// Timestamp of the quote that this signal answers, in nanoseconds since the UNIX epoch.
     pub quote_timestamp_ns: u64,
-    /// Conviction from 0 (none) to 1 (full).
+    /// Conviction from 0 (none) to 1 (full). A number from 0 to 1.
     pub strength: f64,
     /// Mid price of the answered quote, in the quote currency.
     pub price: f64,
@@ -245,10 +399,88 @@ const _: () = {
     assert!(offset_of!(Signal, side) == 56);
 };
 
+/// The values of a [`Signal`], for [`Signal::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SignalFields<'a> {
+    /// Name of the worker that computed the signal. Text of 1 to 16 bytes in UTF-8.
+    pub worker: &'a str,
+    /// Sequence number of the quote that this signal answers.
+    pub quote_sequence: u64,
+    /// Timestamp of the quote that this signal answers, in nanoseconds since the UNIX epoch.
+    pub quote_timestamp_ns: u64,
+    /// Conviction from 0 (none) to 1 (full). A number from 0 to 1.
+    pub strength: f64,
+    /// Mid price of the answered quote, in the quote currency.
+    pub price: f64,
+    /// What the strategy would do.
+    pub side: Side,
+}
+
+impl Signal {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: SignalFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            worker: check.store_text("worker", fields.worker)?,
+            quote_sequence: fields.quote_sequence,
+            quote_timestamp_ns: fields.quote_timestamp_ns,
+            strength: fields.strength,
+            price: fields.price,
+            side: fields.side,
+            _pad0: [0; 7],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<SignalFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(SignalFields {
+            worker: check.text("worker", &self.worker)?,
+            quote_sequence: self.quote_sequence,
+            quote_timestamp_ns: self.quote_timestamp_ns,
+            strength: self.strength,
+            price: self.price,
+            side: self.side,
+        })
+    }
+
+    /// Name of the worker that computed the signal. Text of 1 to 16 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn worker(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("worker", &self.worker)
+    }
+
+    /// Sets `worker`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_worker(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("worker", value)?;
+        check.min_length("worker", value.len(), 1)?;
+        self.worker = value;
+        Ok(())
+    }
+}
+
 impl Default for Signal {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -262,6 +494,12 @@ impl fmt::Debug for Signal {
         out.field("price", &self.price);
         out.field("side", &self.side);
         out.finish()
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -285,12 +523,21 @@ impl Message for Signal {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("worker", &self.worker)?;
         check.min_length("worker", self.worker.len(), 1)?;
         check.float("strength", self.strength, 0.0, 1.0)?;
-        check.member("side", self.side.name(), self.side.0)?;
+        check.member("side", self.side)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Signal {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Signal as Message>::view(payload)
     }
 }
 
@@ -299,7 +546,8 @@ impl Message for Signal {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReplayMark {
-    /// The worker that takes part in a ROUND_TRIP or RESUME phase; empty for all workers.
+    /// The worker that takes part in a ROUND_TRIP or RESUME phase; empty for all workers. Text of
+    /// at most 16 bytes in UTF-8.
     pub worker: message::InlineString<16>,
     /// Number of the phase, repeated in the report.
     pub phase: u32,
@@ -321,10 +569,82 @@ const _: () = {
     assert!(offset_of!(ReplayMark, mode) == 29);
 };
 
+/// The values of a [`ReplayMark`], for [`ReplayMark::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ReplayMarkFields<'a> {
+    /// The worker that takes part in a ROUND_TRIP or RESUME phase; empty for all workers. Text of
+    /// at most 16 bytes in UTF-8.
+    pub worker: &'a str,
+    /// Number of the phase, repeated in the report.
+    pub phase: u32,
+    /// Which end of the phase this mark is.
+    pub action: Action,
+    /// STREAM: signals when the strategy changes its mind. ROUND_TRIP and RESUME: one signal per
+    /// quote.
+    pub mode: Mode,
+}
+
+impl ReplayMark {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: ReplayMarkFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            worker: check.store_text("worker", fields.worker)?,
+            phase: fields.phase,
+            action: fields.action,
+            mode: fields.mode,
+            _pad0: [0; 2],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<ReplayMarkFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(ReplayMarkFields {
+            worker: check.text("worker", &self.worker)?,
+            phase: self.phase,
+            action: self.action,
+            mode: self.mode,
+        })
+    }
+
+    /// The worker that takes part in a ROUND_TRIP or RESUME phase; empty for all workers. Text of
+    /// at most 16 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn worker(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("worker", &self.worker)
+    }
+
+    /// Sets `worker`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_worker(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("worker", value)?;
+        self.worker = value;
+        Ok(())
+    }
+}
+
 impl Default for ReplayMark {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -336,6 +656,12 @@ impl fmt::Debug for ReplayMark {
         out.field("action", &self.action);
         out.field("mode", &self.mode);
         out.finish()
+    }
+}
+
+impl fmt::Display for ReplayMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -357,11 +683,20 @@ impl Message for ReplayMark {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("worker", &self.worker)?;
-        check.member("action", self.action.name(), self.action.0)?;
-        check.member("mode", self.mode.name(), self.mode.0)?;
+        check.member("action", self.action)?;
+        check.member("mode", self.mode)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a ReplayMark {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <ReplayMark as Message>::view(payload)
     }
 }
 
@@ -369,7 +704,7 @@ impl Message for ReplayMark {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReplayReport {
-    /// Name of the reporting worker.
+    /// Name of the reporting worker. Text of 1 to 16 bytes in UTF-8.
     pub worker: message::InlineString<16>,
     /// Quotes received since the phase began.
     pub quotes: u64,
@@ -412,10 +747,109 @@ const _: () = {
     assert!(offset_of!(ReplayReport, action) == 84);
 };
 
+/// The values of a [`ReplayReport`], for [`ReplayReport::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ReplayReportFields<'a> {
+    /// Name of the reporting worker. Text of 1 to 16 bytes in UTF-8.
+    pub worker: &'a str,
+    /// Quotes received since the phase began.
+    pub quotes: u64,
+    /// Quotes whose sequence number was not higher than the one before.
+    pub out_of_order: u64,
+    /// Sequence numbers that were skipped.
+    pub missing: u64,
+    /// Sum of all bids in the order received, so that any lost, repeated or swapped quote changes
+    /// it.
+    pub bid_sum: f64,
+    /// Sum of all asks in the order received.
+    pub ask_sum: f64,
+    /// Signals sent since the phase began.
+    pub signals: u64,
+    /// CRC-32 over the frames (header and payload) of all quotes in the order received.
+    pub quote_checksum: u32,
+    /// CRC-32 over the frames (header and payload) of all signals in the order sent.
+    pub signal_checksum: u32,
+    /// Number of the phase, from the mark.
+    pub phase: u32,
+    /// Which mark this answers.
+    pub action: Action,
+}
+
+impl ReplayReport {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: ReplayReportFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            worker: check.store_text("worker", fields.worker)?,
+            quotes: fields.quotes,
+            out_of_order: fields.out_of_order,
+            missing: fields.missing,
+            bid_sum: fields.bid_sum,
+            ask_sum: fields.ask_sum,
+            signals: fields.signals,
+            quote_checksum: fields.quote_checksum,
+            signal_checksum: fields.signal_checksum,
+            phase: fields.phase,
+            action: fields.action,
+            _pad0: [0; 3],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<ReplayReportFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(ReplayReportFields {
+            worker: check.text("worker", &self.worker)?,
+            quotes: self.quotes,
+            out_of_order: self.out_of_order,
+            missing: self.missing,
+            bid_sum: self.bid_sum,
+            ask_sum: self.ask_sum,
+            signals: self.signals,
+            quote_checksum: self.quote_checksum,
+            signal_checksum: self.signal_checksum,
+            phase: self.phase,
+            action: self.action,
+        })
+    }
+
+    /// Name of the reporting worker. Text of 1 to 16 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn worker(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("worker", &self.worker)
+    }
+
+    /// Sets `worker`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_worker(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("worker", value)?;
+        check.min_length("worker", value.len(), 1)?;
+        self.worker = value;
+        Ok(())
+    }
+}
+
 impl Default for ReplayReport {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -434,6 +868,12 @@ impl fmt::Debug for ReplayReport {
         out.field("phase", &self.phase);
         out.field("action", &self.action);
         out.finish()
+    }
+}
+
+impl fmt::Display for ReplayReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -462,10 +902,19 @@ impl Message for ReplayReport {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("worker", &self.worker)?;
         check.min_length("worker", self.worker.len(), 1)?;
-        check.member("action", self.action.name(), self.action.0)?;
+        check.member("action", self.action)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a ReplayReport {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <ReplayReport as Message>::view(payload)
     }
 }

@@ -65,12 +65,34 @@ impl HelloTransport {
     }
 }
 
+impl message::NamedInt for HelloTransport {
+    type Int = u8;
+
+    const TYPE: &'static str = "HelloTransport";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("AUTO", Self::AUTO),
+        ("SHM", Self::SHM),
+        ("SOCKET", Self::SOCKET),
+    ];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for HelloTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "HelloTransport({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for HelloTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -100,12 +122,31 @@ impl WelcomeTransport {
     }
 }
 
+impl message::NamedInt for WelcomeTransport {
+    type Int = u8;
+
+    const TYPE: &'static str = "WelcomeTransport";
+    const MEMBERS: &'static [(&'static str, Self)] =
+        &[("SHM", Self::SHM), ("SOCKET", Self::SOCKET)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for WelcomeTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "WelcomeTransport({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for WelcomeTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -135,12 +176,31 @@ impl Fencing {
     }
 }
 
+impl message::NamedInt for Fencing {
+    type Int = u8;
+
+    const TYPE: &'static str = "Fencing";
+    const MEMBERS: &'static [(&'static str, Self)] =
+        &[("ASYMMETRIC", Self::ASYMMETRIC), ("FENCED", Self::FENCED)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for Fencing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Fencing({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Fencing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -194,12 +254,41 @@ impl FallbackCode {
     }
 }
 
+impl message::NamedInt for FallbackCode {
+    type Int = u16;
+
+    const TYPE: &'static str = "FallbackCode";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("NONE", Self::NONE),
+        ("REQUESTED", Self::REQUESTED),
+        ("MEMFD_UNAVAILABLE", Self::MEMFD_UNAVAILABLE),
+        ("NO_SPACE", Self::NO_SPACE),
+        ("FD_PASSING", Self::FD_PASSING),
+        ("MAP_FAILED", Self::MAP_FAILED),
+        ("PLATFORM", Self::PLATFORM),
+        ("SEGMENT_INVALID", Self::SEGMENT_INVALID),
+        ("ORDERING", Self::ORDERING),
+        ("DISABLED", Self::DISABLED),
+    ];
+
+    fn value(self) -> u16 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for FallbackCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "FallbackCode({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for FallbackCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -244,12 +333,38 @@ impl RefusedCode {
     }
 }
 
+impl message::NamedInt for RefusedCode {
+    type Int = u16;
+
+    const TYPE: &'static str = "RefusedCode";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("PROTOCOL_VERSION", Self::PROTOCOL_VERSION),
+        ("SCHEMA_MISMATCH", Self::SCHEMA_MISMATCH),
+        ("NAME_TAKEN", Self::NAME_TAKEN),
+        ("NOT_ALLOWED", Self::NOT_ALLOWED),
+        ("SHM_REQUIRED", Self::SHM_REQUIRED),
+        ("BAD_HELLO", Self::BAD_HELLO),
+        ("SHUTTING_DOWN", Self::SHUTTING_DOWN),
+    ];
+
+    fn value(self) -> u16 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for RefusedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "RefusedCode({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for RefusedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -279,12 +394,31 @@ impl AttachedTransport {
     }
 }
 
+impl message::NamedInt for AttachedTransport {
+    type Int = u8;
+
+    const TYPE: &'static str = "AttachedTransport";
+    const MEMBERS: &'static [(&'static str, Self)] =
+        &[("SHM", Self::SHM), ("SOCKET", Self::SOCKET)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for AttachedTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "AttachedTransport({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for AttachedTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -320,12 +454,35 @@ impl TopicReplyCode {
     }
 }
 
+impl message::NamedInt for TopicReplyCode {
+    type Int = u16;
+
+    const TYPE: &'static str = "TopicReplyCode";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("OK", Self::OK),
+        ("UNKNOWN_TOPIC", Self::UNKNOWN_TOPIC),
+        ("LAYOUT_MISMATCH", Self::LAYOUT_MISMATCH),
+        ("WRONG_SIZE", Self::WRONG_SIZE),
+    ];
+
+    fn value(self) -> u16 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for TopicReplyCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "TopicReplyCode({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for TopicReplyCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -361,12 +518,35 @@ impl LinkErrorCode {
     }
 }
 
+impl message::NamedInt for LinkErrorCode {
+    type Int = u16;
+
+    const TYPE: &'static str = "LinkErrorCode";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("CORRUPT_RECORD", Self::CORRUPT_RECORD),
+        ("CORRUPT_HEAD", Self::CORRUPT_HEAD),
+        ("FRAME_TOO_LARGE", Self::FRAME_TOO_LARGE),
+        ("PROTOCOL", Self::PROTOCOL),
+    ];
+
+    fn value(self) -> u16 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for LinkErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "LinkErrorCode({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for LinkErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -384,9 +564,10 @@ pub struct Hello {
     pub pid: u32,
     /// Digest of the peer's application contracts; zeros where it declares none.
     pub schema_digest: [u8; 32],
-    /// Name of the link that the peer asks for; empty lets the bridge choose.
+    /// Name of the link that the peer asks for; empty lets the bridge choose. Text of at most 64
+    /// bytes in UTF-8.
     pub name: message::InlineString<64>,
-    /// Credential where the endpoint asks for one.
+    /// Credential where the endpoint asks for one. Text of at most 128 bytes in UTF-8.
     pub token: message::InlineString<128>,
 }
 
@@ -402,10 +583,113 @@ const _: () = {
     assert!(offset_of!(Hello, token) == 112);
 };
 
+/// The values of a [`Hello`], for [`Hello::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct HelloFields<'a> {
+    /// Version of this control protocol.
+    pub protocol_version: u16,
+    /// AUTO: shared memory if possible. SHM: refuse anything else. SOCKET: frames on this socket.
+    pub transport: HelloTransport,
+    /// Bit 0: registered for membarrier. Bit 1: can receive file descriptors.
+    pub capabilities: u8,
+    /// Process id of the peer, for the log.
+    pub pid: u32,
+    /// Digest of the peer's application contracts; zeros where it declares none.
+    pub schema_digest: [u8; 32],
+    /// Name of the link that the peer asks for; empty lets the bridge choose. Text of at most 64
+    /// bytes in UTF-8.
+    pub name: &'a str,
+    /// Credential where the endpoint asks for one. Text of at most 128 bytes in UTF-8.
+    pub token: &'a str,
+}
+
+impl Hello {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: HelloFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            protocol_version: fields.protocol_version,
+            transport: fields.transport,
+            capabilities: fields.capabilities,
+            pid: fields.pid,
+            schema_digest: fields.schema_digest,
+            name: check.store_text("name", fields.name)?,
+            token: check.store_text("token", fields.token)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<HelloFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(HelloFields {
+            protocol_version: self.protocol_version,
+            transport: self.transport,
+            capabilities: self.capabilities,
+            pid: self.pid,
+            schema_digest: self.schema_digest,
+            name: check.text("name", &self.name)?,
+            token: check.text("token", &self.token)?,
+        })
+    }
+
+    /// Name of the link that the peer asks for; empty lets the bridge choose. Text of at most 64
+    /// bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn name(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("name", &self.name)
+    }
+
+    /// Sets `name`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_name(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("name", value)?;
+        self.name = value;
+        Ok(())
+    }
+
+    /// Credential where the endpoint asks for one. Text of at most 128 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn token(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("token", &self.token)
+    }
+
+    /// Sets `token`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_token(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("token", value)?;
+        self.token = value;
+        Ok(())
+    }
+}
+
 impl Default for Hello {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -416,10 +700,16 @@ impl fmt::Debug for Hello {
         out.field("transport", &self.transport);
         out.field("capabilities", &self.capabilities);
         out.field("pid", &self.pid);
-        out.field("schema_digest", &self.schema_digest);
+        out.field("schema_digest", &message::Hex(&self.schema_digest));
         out.field("name", &self.name);
         out.field("token", &self.token);
         out.finish()
+    }
+}
+
+impl fmt::Display for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -444,11 +734,20 @@ impl Message for Hello {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("transport", self.transport.name(), self.transport.0)?;
+        let check = message::Check::of::<Self>();
+        check.member("transport", self.transport)?;
         check.text("name", &self.name)?;
         check.text("token", &self.token)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Hello {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Hello as Message>::view(payload)
     }
 }
 
@@ -479,9 +778,9 @@ pub struct Welcome {
     pub epoch: u64,
     /// Digest of the bridge's application contracts.
     pub schema_digest: [u8; 32],
-    /// Name of the link.
+    /// Name of the link. Text of at most 64 bytes in UTF-8.
     pub name: message::InlineString<64>,
-    /// The fallback code as a sentence.
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
     pub fallback_reason: message::InlineString<240>,
 }
 
@@ -502,10 +801,132 @@ const _: () = {
     assert!(offset_of!(Welcome, fallback_reason) == 136);
 };
 
+/// The values of a [`Welcome`], for [`Welcome::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct WelcomeFields<'a> {
+    /// Version of this control protocol.
+    pub protocol_version: u16,
+    /// The transport that the bridge offers.
+    pub transport: WelcomeTransport,
+    /// ASYMMETRIC: the parking side runs membarrier. FENCED: full fences, parks bounded to 1 ms.
+    pub fencing: Fencing,
+    /// Why the transport is not shared memory.
+    pub fallback_code: FallbackCode,
+    /// Number of the link inside this bridge, for the log.
+    pub link_id: u32,
+    /// Longest time to spin before parking, in microseconds; 0 parks at once.
+    pub spin_us: u32,
+    /// Largest payload that either direction of this link takes, in bytes.
+    pub max_payload: u32,
+    /// Socket transport: bytes of records after which the peer has to acknowledge.
+    pub ack_window: u32,
+    /// How often this link has been handed to a peer, counted from 1.
+    pub epoch: u64,
+    /// Digest of the bridge's application contracts.
+    pub schema_digest: [u8; 32],
+    /// Name of the link. Text of at most 64 bytes in UTF-8.
+    pub name: &'a str,
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
+    pub fallback_reason: &'a str,
+}
+
+impl Welcome {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: WelcomeFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            protocol_version: fields.protocol_version,
+            transport: fields.transport,
+            fencing: fields.fencing,
+            fallback_code: fields.fallback_code,
+            _pad0: [0; 2],
+            link_id: fields.link_id,
+            spin_us: fields.spin_us,
+            max_payload: fields.max_payload,
+            ack_window: fields.ack_window,
+            epoch: fields.epoch,
+            schema_digest: fields.schema_digest,
+            name: check.store_text("name", fields.name)?,
+            fallback_reason: check.store_text("fallback_reason", fields.fallback_reason)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<WelcomeFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(WelcomeFields {
+            protocol_version: self.protocol_version,
+            transport: self.transport,
+            fencing: self.fencing,
+            fallback_code: self.fallback_code,
+            link_id: self.link_id,
+            spin_us: self.spin_us,
+            max_payload: self.max_payload,
+            ack_window: self.ack_window,
+            epoch: self.epoch,
+            schema_digest: self.schema_digest,
+            name: check.text("name", &self.name)?,
+            fallback_reason: check.text("fallback_reason", &self.fallback_reason)?,
+        })
+    }
+
+    /// Name of the link. Text of at most 64 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn name(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("name", &self.name)
+    }
+
+    /// Sets `name`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_name(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("name", value)?;
+        self.name = value;
+        Ok(())
+    }
+
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn fallback_reason(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("fallback_reason", &self.fallback_reason)
+    }
+
+    /// Sets `fallback_reason`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_fallback_reason(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("fallback_reason", value)?;
+        self.fallback_reason = value;
+        Ok(())
+    }
+}
+
 impl Default for Welcome {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -521,10 +942,16 @@ impl fmt::Debug for Welcome {
         out.field("max_payload", &self.max_payload);
         out.field("ack_window", &self.ack_window);
         out.field("epoch", &self.epoch);
-        out.field("schema_digest", &self.schema_digest);
+        out.field("schema_digest", &message::Hex(&self.schema_digest));
         out.field("name", &self.name);
         out.field("fallback_reason", &self.fallback_reason);
         out.finish()
+    }
+}
+
+impl fmt::Display for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -559,17 +986,22 @@ impl Message for Welcome {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("transport", self.transport.name(), self.transport.0)?;
-        check.member("fencing", self.fencing.name(), self.fencing.0)?;
-        check.member(
-            "fallback_code",
-            self.fallback_code.name(),
-            self.fallback_code.0,
-        )?;
+        let check = message::Check::of::<Self>();
+        check.member("transport", self.transport)?;
+        check.member("fencing", self.fencing)?;
+        check.member("fallback_code", self.fallback_code)?;
         check.text("name", &self.name)?;
         check.text("fallback_reason", &self.fallback_reason)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Welcome {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Welcome as Message>::view(payload)
     }
 }
 
@@ -583,7 +1015,8 @@ pub struct Refused {
     pub expected_digest: [u8; 32],
     /// SCHEMA_MISMATCH: digest that the peer sent; zeros otherwise.
     pub actual_digest: [u8; 32],
-    /// What failed, the numbers on both sides, and what to change.
+    /// What failed, the numbers on both sides, and what to change. Text of at most 480 bytes in
+    /// UTF-8.
     pub message: message::InlineString<480>,
 }
 
@@ -596,10 +1029,80 @@ const _: () = {
     assert!(offset_of!(Refused, message) == 66);
 };
 
+/// The values of a [`Refused`], for [`Refused::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RefusedFields<'a> {
+    /// Why.
+    pub code: RefusedCode,
+    /// SCHEMA_MISMATCH: digest of the bridge's contracts; zeros otherwise.
+    pub expected_digest: [u8; 32],
+    /// SCHEMA_MISMATCH: digest that the peer sent; zeros otherwise.
+    pub actual_digest: [u8; 32],
+    /// What failed, the numbers on both sides, and what to change. Text of at most 480 bytes in
+    /// UTF-8.
+    pub message: &'a str,
+}
+
+impl Refused {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: RefusedFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            code: fields.code,
+            expected_digest: fields.expected_digest,
+            actual_digest: fields.actual_digest,
+            message: check.store_text("message", fields.message)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<RefusedFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(RefusedFields {
+            code: self.code,
+            expected_digest: self.expected_digest,
+            actual_digest: self.actual_digest,
+            message: check.text("message", &self.message)?,
+        })
+    }
+
+    /// What failed, the numbers on both sides, and what to change. Text of at most 480 bytes in
+    /// UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn message(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("message", &self.message)
+    }
+
+    /// Sets `message`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_message(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("message", value)?;
+        self.message = value;
+        Ok(())
+    }
+}
+
 impl Default for Refused {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -607,10 +1110,16 @@ impl fmt::Debug for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Refused");
         out.field("code", &self.code);
-        out.field("expected_digest", &self.expected_digest);
-        out.field("actual_digest", &self.actual_digest);
+        out.field("expected_digest", &message::Hex(&self.expected_digest));
+        out.field("actual_digest", &message::Hex(&self.actual_digest));
         out.field("message", &self.message);
         out.finish()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -637,10 +1146,19 @@ impl Message for Refused {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("code", self.code.name(), self.code.0)?;
+        let check = message::Check::of::<Self>();
+        check.member("code", self.code)?;
         check.text("message", &self.message)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Refused {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Refused as Message>::view(payload)
     }
 }
 
@@ -654,7 +1172,7 @@ pub struct Attached {
     pub _pad0: [u8; 1],
     /// Why the transport is not shared memory.
     pub fallback_code: FallbackCode,
-    /// The fallback code as a sentence.
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
     pub fallback_reason: message::InlineString<240>,
 }
 
@@ -666,10 +1184,75 @@ const _: () = {
     assert!(offset_of!(Attached, fallback_reason) == 4);
 };
 
+/// The values of a [`Attached`], for [`Attached::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct AttachedFields<'a> {
+    /// The transport that the peer uses from here on.
+    pub transport: AttachedTransport,
+    /// Why the transport is not shared memory.
+    pub fallback_code: FallbackCode,
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
+    pub fallback_reason: &'a str,
+}
+
+impl Attached {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: AttachedFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            transport: fields.transport,
+            _pad0: [0; 1],
+            fallback_code: fields.fallback_code,
+            fallback_reason: check.store_text("fallback_reason", fields.fallback_reason)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<AttachedFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(AttachedFields {
+            transport: self.transport,
+            fallback_code: self.fallback_code,
+            fallback_reason: check.text("fallback_reason", &self.fallback_reason)?,
+        })
+    }
+
+    /// The fallback code as a sentence. Text of at most 240 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn fallback_reason(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("fallback_reason", &self.fallback_reason)
+    }
+
+    /// Sets `fallback_reason`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_fallback_reason(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("fallback_reason", value)?;
+        self.fallback_reason = value;
+        Ok(())
+    }
+}
+
 impl Default for Attached {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -680,6 +1263,12 @@ impl fmt::Debug for Attached {
         out.field("fallback_code", &self.fallback_code);
         out.field("fallback_reason", &self.fallback_reason);
         out.finish()
+    }
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -705,15 +1294,20 @@ impl Message for Attached {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("transport", self.transport.name(), self.transport.0)?;
-        check.member(
-            "fallback_code",
-            self.fallback_code.name(),
-            self.fallback_code.0,
-        )?;
+        let check = message::Check::of::<Self>();
+        check.member("transport", self.transport)?;
+        check.member("fallback_code", self.fallback_code)?;
         check.text("fallback_reason", &self.fallback_reason)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Attached {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Attached as Message>::view(payload)
     }
 }
 
@@ -753,10 +1347,47 @@ const _: () = {
     assert!(offset_of!(Subscribe, layout_digest) == 2);
 };
 
+/// The values of a [`Subscribe`], for [`Subscribe::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SubscribeFields {
+    /// The topic.
+    pub topic_id: u16,
+    /// Digest of the message layout that the peer was generated from.
+    pub layout_digest: [u8; 32],
+}
+
+impl Subscribe {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: SubscribeFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            topic_id: fields.topic_id,
+            layout_digest: fields.layout_digest,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<SubscribeFields, message::ValidationError> {
+        Ok(SubscribeFields {
+            topic_id: self.topic_id,
+            layout_digest: self.layout_digest,
+        })
+    }
+}
+
 impl Default for Subscribe {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -764,8 +1395,14 @@ impl fmt::Debug for Subscribe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Subscribe");
         out.field("topic_id", &self.topic_id);
-        out.field("layout_digest", &self.layout_digest);
+        out.field("layout_digest", &message::Hex(&self.layout_digest));
         out.finish()
+    }
+}
+
+impl fmt::Display for Subscribe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -789,6 +1426,15 @@ impl Message for Subscribe {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Subscribe {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Subscribe as Message>::view(payload)
+    }
+}
+
 /// The peer wants no further frames of this topic; frames already routed still arrive. Answered by
 /// a TopicReply.
 #[repr(C)]
@@ -804,10 +1450,43 @@ const _: () = {
     assert!(offset_of!(Unsubscribe, topic_id) == 0);
 };
 
+/// The values of a [`Unsubscribe`], for [`Unsubscribe::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct UnsubscribeFields {
+    /// The topic.
+    pub topic_id: u16,
+}
+
+impl Unsubscribe {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: UnsubscribeFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            topic_id: fields.topic_id,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<UnsubscribeFields, message::ValidationError> {
+        Ok(UnsubscribeFields {
+            topic_id: self.topic_id,
+        })
+    }
+}
+
 impl Default for Unsubscribe {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -816,6 +1495,12 @@ impl fmt::Debug for Unsubscribe {
         let mut out = f.debug_struct("Unsubscribe");
         out.field("topic_id", &self.topic_id);
         out.finish()
+    }
+}
+
+impl fmt::Display for Unsubscribe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -837,6 +1522,15 @@ impl Message for Unsubscribe {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Unsubscribe {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Unsubscribe as Message>::view(payload)
+    }
+}
+
 /// The peer is going to publish this topic. Answered by a TopicReply.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -854,10 +1548,47 @@ const _: () = {
     assert!(offset_of!(Advertise, layout_digest) == 2);
 };
 
+/// The values of a [`Advertise`], for [`Advertise::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct AdvertiseFields {
+    /// The topic.
+    pub topic_id: u16,
+    /// Digest of the message layout that the peer was generated from.
+    pub layout_digest: [u8; 32],
+}
+
+impl Advertise {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: AdvertiseFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            topic_id: fields.topic_id,
+            layout_digest: fields.layout_digest,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<AdvertiseFields, message::ValidationError> {
+        Ok(AdvertiseFields {
+            topic_id: self.topic_id,
+            layout_digest: self.layout_digest,
+        })
+    }
+}
+
 impl Default for Advertise {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -865,8 +1596,14 @@ impl fmt::Debug for Advertise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Advertise");
         out.field("topic_id", &self.topic_id);
-        out.field("layout_digest", &self.layout_digest);
+        out.field("layout_digest", &message::Hex(&self.layout_digest));
         out.finish()
+    }
+}
+
+impl fmt::Display for Advertise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -890,6 +1627,15 @@ impl Message for Advertise {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Advertise {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Advertise as Message>::view(payload)
+    }
+}
+
 /// The bridge's answer to Subscribe, Unsubscribe or Advertise, or (request 0) its word that it
 /// dropped a published frame.
 #[repr(C)]
@@ -901,7 +1647,8 @@ pub struct TopicReply {
     pub topic_id: u16,
     /// The outcome.
     pub code: TopicReplyCode,
-    /// Empty, or what failed, the numbers on both sides, and what to change.
+    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
+    /// bytes in UTF-8.
     pub reason: message::InlineString<240>,
 }
 
@@ -914,10 +1661,80 @@ const _: () = {
     assert!(offset_of!(TopicReply, reason) == 6);
 };
 
+/// The values of a [`TopicReply`], for [`TopicReply::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct TopicReplyFields<'a> {
+    /// tlv_type of the request that is answered; 0 if a published frame was dropped.
+    pub request: u16,
+    /// The topic.
+    pub topic_id: u16,
+    /// The outcome.
+    pub code: TopicReplyCode,
+    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
+    /// bytes in UTF-8.
+    pub reason: &'a str,
+}
+
+impl TopicReply {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: TopicReplyFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            request: fields.request,
+            topic_id: fields.topic_id,
+            code: fields.code,
+            reason: check.store_text("reason", fields.reason)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<TopicReplyFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(TopicReplyFields {
+            request: self.request,
+            topic_id: self.topic_id,
+            code: self.code,
+            reason: check.text("reason", &self.reason)?,
+        })
+    }
+
+    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
+    /// bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn reason(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("reason", &self.reason)
+    }
+
+    /// Sets `reason`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_reason(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("reason", value)?;
+        self.reason = value;
+        Ok(())
+    }
+}
+
 impl Default for TopicReply {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -929,6 +1746,12 @@ impl fmt::Debug for TopicReply {
         out.field("code", &self.code);
         out.field("reason", &self.reason);
         out.finish()
+    }
+}
+
+impl fmt::Display for TopicReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -955,10 +1778,19 @@ impl Message for TopicReply {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("code", self.code.name(), self.code.0)?;
+        let check = message::Check::of::<Self>();
+        check.member("code", self.code)?;
         check.text("reason", &self.reason)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a TopicReply {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <TopicReply as Message>::view(payload)
     }
 }
 
@@ -977,10 +1809,41 @@ const _: () = {
     assert!(offset_of!(Ack, bytes) == 0);
 };
 
+/// The values of a [`Ack`], for [`Ack::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct AckFields {
+    /// Sum of the record lengths of all application frames released on this connection.
+    pub bytes: u64,
+}
+
+impl Ack {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: AckFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            bytes: fields.bytes,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<AckFields, message::ValidationError> {
+        Ok(AckFields { bytes: self.bytes })
+    }
+}
+
 impl Default for Ack {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -989,6 +1852,12 @@ impl fmt::Debug for Ack {
         let mut out = f.debug_struct("Ack");
         out.field("bytes", &self.bytes);
         out.finish()
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -1009,13 +1878,22 @@ impl Message for Ack {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Ack {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Ack as Message>::view(payload)
+    }
+}
+
 /// The bridge is stopping: handle what is in the ring, then close.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Shutdown {
     /// Time until the bridge ends the peer by force, in milliseconds.
     pub deadline_ms: u32,
-    /// Why, as a sentence.
+    /// Why, as a sentence. Text of at most 120 bytes in UTF-8.
     pub reason: message::InlineString<120>,
 }
 
@@ -1026,10 +1904,70 @@ const _: () = {
     assert!(offset_of!(Shutdown, reason) == 4);
 };
 
+/// The values of a [`Shutdown`], for [`Shutdown::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ShutdownFields<'a> {
+    /// Time until the bridge ends the peer by force, in milliseconds.
+    pub deadline_ms: u32,
+    /// Why, as a sentence. Text of at most 120 bytes in UTF-8.
+    pub reason: &'a str,
+}
+
+impl Shutdown {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: ShutdownFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            deadline_ms: fields.deadline_ms,
+            reason: check.store_text("reason", fields.reason)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<ShutdownFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(ShutdownFields {
+            deadline_ms: self.deadline_ms,
+            reason: check.text("reason", &self.reason)?,
+        })
+    }
+
+    /// Why, as a sentence. Text of at most 120 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn reason(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("reason", &self.reason)
+    }
+
+    /// Sets `reason`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_reason(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("reason", value)?;
+        self.reason = value;
+        Ok(())
+    }
+}
+
 impl Default for Shutdown {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -1039,6 +1977,12 @@ impl fmt::Debug for Shutdown {
         out.field("deadline_ms", &self.deadline_ms);
         out.field("reason", &self.reason);
         out.finish()
+    }
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -1058,9 +2002,18 @@ impl Message for Shutdown {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("reason", &self.reason)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Shutdown {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Shutdown as Message>::view(payload)
     }
 }
 
@@ -1068,7 +2021,7 @@ impl Message for Shutdown {
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Goodbye {
-    /// Why, as a sentence; empty for a normal end.
+    /// Why, as a sentence; empty for a normal end. Text of at most 120 bytes in UTF-8.
     pub reason: message::InlineString<120>,
 }
 
@@ -1078,10 +2031,66 @@ const _: () = {
     assert!(offset_of!(Goodbye, reason) == 0);
 };
 
+/// The values of a [`Goodbye`], for [`Goodbye::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct GoodbyeFields<'a> {
+    /// Why, as a sentence; empty for a normal end. Text of at most 120 bytes in UTF-8.
+    pub reason: &'a str,
+}
+
+impl Goodbye {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: GoodbyeFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            reason: check.store_text("reason", fields.reason)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<GoodbyeFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(GoodbyeFields {
+            reason: check.text("reason", &self.reason)?,
+        })
+    }
+
+    /// Why, as a sentence; empty for a normal end. Text of at most 120 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn reason(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("reason", &self.reason)
+    }
+
+    /// Sets `reason`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_reason(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("reason", value)?;
+        self.reason = value;
+        Ok(())
+    }
+}
+
 impl Default for Goodbye {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -1090,6 +2099,12 @@ impl fmt::Debug for Goodbye {
         let mut out = f.debug_struct("Goodbye");
         out.field("reason", &self.reason);
         out.finish()
+    }
+}
+
+impl fmt::Display for Goodbye {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -1107,9 +2122,18 @@ impl Message for Goodbye {
         &[message::FieldInfo::new("reason", "String(120)", 0, 128)];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("reason", &self.reason)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Goodbye {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Goodbye as Message>::view(payload)
     }
 }
 
@@ -1120,7 +2144,7 @@ impl Message for Goodbye {
 pub struct LinkError {
     /// Which rule.
     pub code: LinkErrorCode,
-    /// The field, its value, and the legal range.
+    /// The field, its value, and the legal range. Text of at most 480 bytes in UTF-8.
     pub message: message::InlineString<480>,
 }
 
@@ -1131,10 +2155,70 @@ const _: () = {
     assert!(offset_of!(LinkError, message) == 2);
 };
 
+/// The values of a [`LinkError`], for [`LinkError::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LinkErrorFields<'a> {
+    /// Which rule.
+    pub code: LinkErrorCode,
+    /// The field, its value, and the legal range. Text of at most 480 bytes in UTF-8.
+    pub message: &'a str,
+}
+
+impl LinkError {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: LinkErrorFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            code: fields.code,
+            message: check.store_text("message", fields.message)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<LinkErrorFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(LinkErrorFields {
+            code: self.code,
+            message: check.text("message", &self.message)?,
+        })
+    }
+
+    /// The field, its value, and the legal range. Text of at most 480 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn message(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("message", &self.message)
+    }
+
+    /// Sets `message`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_message(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("message", value)?;
+        self.message = value;
+        Ok(())
+    }
+}
+
 impl Default for LinkError {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -1144,6 +2228,12 @@ impl fmt::Debug for LinkError {
         out.field("code", &self.code);
         out.field("message", &self.message);
         out.finish()
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -1168,9 +2258,18 @@ impl Message for LinkError {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("code", self.code.name(), self.code.0)?;
+        let check = message::Check::of::<Self>();
+        check.member("code", self.code)?;
         check.text("message", &self.message)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a LinkError {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <LinkError as Message>::view(payload)
     }
 }

@@ -1,16 +1,26 @@
 //! What generated messages are made of: the trait, texts and vecs of bounded length, and checks.
 
 mod check;
+mod element;
 mod info;
 mod inline;
+mod named;
 mod number;
+mod show;
+mod view;
+
+use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use check::{Check, Problem, ValidationError};
+pub use element::Element;
 pub use info::{Contracts, Delivery, Encoding, FieldInfo, MessageInfo};
 pub use inline::{InlineString, InlineVec};
+pub use named::NamedInt;
 pub use number::{I128, U128, WireBool};
+pub use show::{Hex, HexRows, not_logged};
+pub use view::ViewError;
 
 /// The little-endian numbers without alignment that vecs are made of.
 pub use zerocopy::little_endian as le;
@@ -25,7 +35,16 @@ compile_error!(
 /// The payload of its frame is exactly `size_of::<Self>()` bytes, and any such bytes can be viewed as
 /// `Self`; [`validate`](Self::validate) tells whether they mean something.
 pub trait Message:
-    FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static
+    FromBytes
+    + IntoBytes
+    + Immutable
+    + KnownLayout
+    + Copy
+    + fmt::Debug
+    + fmt::Display
+    + Send
+    + Sync
+    + 'static
 {
     /// Name of the message in the contracts file.
     const NAME: &'static str;
@@ -52,6 +71,24 @@ pub trait Message:
     ///
     /// The first field that breaks a rule, with its value and the legal range.
     fn validate(&self) -> Result<(), ValidationError>;
+
+    /// Views a payload as a message and validates it; nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// If the payload has another size or is not aligned, or if a value breaks a rule.
+    fn view(payload: &[u8]) -> Result<&Self, ViewError> {
+        view::view(payload)
+    }
+
+    /// Copies a message out of a payload, which may have any alignment, and validates it.
+    ///
+    /// # Errors
+    ///
+    /// If the payload has another size, or if a value breaks a rule.
+    fn read(payload: &[u8]) -> Result<Self, ViewError> {
+        view::read(payload)
+    }
 }
 
 /// A message whose payload is not laid out by the contract but encoded as a whole.

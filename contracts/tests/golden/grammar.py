@@ -37,7 +37,7 @@ from mycelium._message import (
 )
 from mycelium._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("d75a7cad3629c73080897e7293d06f42574291dc75be2cbe21173468d7d8e7da")
+_DIGEST: Final = bytes.fromhex("f1e3966f3d9901d64061b2b42b6e4dade4ee276782d64ee91bf3776c5ee87c0a")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -72,6 +72,16 @@ class OtherRulesState(enum.IntEnum):
 
 
 _OTHER_RULES_STATE: Final[dict[int, OtherRulesState]] = {member.value: member for member in OtherRulesState}
+
+
+class Tier(enum.IntEnum):
+    """Not described in the contracts file."""
+
+    SILVER = 2
+    GOLD = 3
+
+
+_TIER: Final[dict[int, Tier]] = {member.value: member for member in Tier}
 
 
 _PACK_NUMBERS: Final = struct.Struct("<B7xQb1xhif?1xHI4xqdB7x").pack
@@ -1206,6 +1216,244 @@ class OnlyText(Message):
         write_text(self, 0, 4, "text", value)
 
 
+class Lists(Message):
+    """The vecs of numbers that Vecs leaves out, and arrays longer than Rust has defaults for."""
+
+    __slots__ = ()
+
+    NAME: ClassVar[str] = "Lists"
+    TOPIC: ClassVar[str] = "texts"
+    TOPIC_ID: ClassVar[int] = 1008
+    SIZE: ClassVar[int] = 192
+    HEADER_WORD: ClassVar[int] = 0x000003F0000000C0
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("746473093db87f14c0c8137bb3291b8cc83de2c88bd7cb880fa94a889a03fe42")
+    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
+    ROW_FORMAT: ClassVar[str] = "<14s2x24s20s4x24s33s66s5x"
+    KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field("words", "Vec<u16>(3)", 0, 14, "14s"),
+        Field("longs", "Vec<u64>(2)", 16, 24, "24s"),
+        Field("ints", "Vec<i32>(3)", 40, 20, "20s"),
+        Field("wides", "Vec<i64>(2)", 64, 24, "24s"),
+        Field("hash", "[u8; 33]", 88, 33, "33s"),
+        Field("grid", "[[u8; 2]; 33]", 121, 66, "66s"),
+    )
+
+    def __init__(
+        self,
+        *,
+        words: Sequence[int] = (),
+        longs: Sequence[int] = (),
+        ints: Sequence[int],
+        wides: Sequence[int] = (),
+        hash: bytes = bytes(33),
+        grid: Sequence[bytes] = (bytes(2),) * 33,
+    ) -> None:
+        self._allocate()
+        self.words = words
+        self.longs = longs
+        self.ints = ints
+        self.wides = wides
+        self.hash = hash
+        self.grid = grid
+
+    @property
+    def words(self) -> Sequence[int]:
+        """At most 3 u16 values."""
+        return read_number_rows(self, 0, 3, "words", "u16", 2)
+
+    @words.setter
+    def words(self, value: Sequence[int]) -> None:
+        write_number_rows(self, 0, 3, "words", value, "u16", 2)
+
+    @property
+    def longs(self) -> Sequence[int]:
+        """At most 2 u64 values."""
+        return read_number_rows(self, 16, 2, "longs", "u64", 8)
+
+    @longs.setter
+    def longs(self, value: Sequence[int]) -> None:
+        write_number_rows(self, 16, 2, "longs", value, "u64", 8)
+
+    @property
+    def ints(self) -> Sequence[int]:
+        """2 to 3 i32 values."""
+        return read_number_rows(self, 40, 3, "ints", "i32", 4)
+
+    @ints.setter
+    def ints(self, value: Sequence[int]) -> None:
+        write_number_rows(self, 40, 3, "ints", value, "i32", 4, minimum=2)
+
+    @property
+    def wides(self) -> Sequence[int]:
+        """At most 2 i64 values."""
+        return read_number_rows(self, 64, 2, "wides", "i64", 8)
+
+    @wides.setter
+    def wides(self, value: Sequence[int]) -> None:
+        write_number_rows(self, 64, 2, "wides", value, "i64", 8)
+
+    @property
+    def hash(self) -> bytes:
+        """33 bytes."""
+        return read_bytes(self, 88, 33)
+
+    @hash.setter
+    def hash(self, value: bytes) -> None:
+        write_bytes(self, 88, 33, "hash", value)
+
+    @property
+    def grid(self) -> Sequence[bytes]:
+        """33 times 2 bytes."""
+        return read_rows(self, 121, 2, 33)
+
+    @grid.setter
+    def grid(self, value: Sequence[bytes]) -> None:
+        write_rows(self, 121, 2, 33, "grid", value)
+
+
+class Secret(Message):
+    """Its values stand in no log and no error text."""
+
+    __slots__ = ()
+
+    NAME: ClassVar[str] = "Secret"
+    TOPIC: ClassVar[str] = "rules"
+    TOPIC_ID: ClassVar[int] = 1009
+    SIZE: ClassVar[int] = 72
+    HEADER_WORD: ClassVar[int] = 0x000003F100000048
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("a8d367e40f85ad4d0f70b9f11c75999de43e73a74cff5ee0a7cf071fea242c1d")
+    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
+    ROW_FORMAT: ClassVar[str] = "<16s18s?1x12sdqB7x"
+    KEY: ClassVar[tuple[str, ...]] = ()
+    DELIVERY: ClassVar[str] = "drop_newest"
+    LOG_PAYLOAD: ClassVar[bool] = False
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field("set_account", "String(7)", 0, 16, "16s"),
+        Field("account", "String(9)", 16, 18, "18s"),
+        Field("new", "bool", 34, 1, "?"),
+        Field("fields", "Vec<u8>(4)", 36, 12, "12s"),
+        Field("amount", "f64", 48, 8, "d"),
+        Field("limit", "i64", 56, 8, "q"),
+        Field("tier", "u8 SILVER=2 GOLD=3", 64, 1, "B"),
+    )
+
+    def __init__(
+        self,
+        *,
+        set_account: str = "",
+        account: str,
+        new: bool = False,
+        fields: bytes = b"",
+        amount: float,
+        limit: int = 0,
+        tier: Tier,
+    ) -> None:
+        self._allocate()
+        self.set_account = set_account
+        self.account = account
+        self.new = new
+        self.fields = fields
+        self.amount = amount
+        self.limit = limit
+        self.tier = tier
+
+    @property
+    def set_account(self) -> str:
+        """Named like a setter. Text of at most 7 bytes in UTF-8."""
+        return read_text(self, 0, 7, "set_account")
+
+    @set_account.setter
+    def set_account(self, value: str) -> None:
+        write_text(self, 0, 7, "set_account", value)
+
+    @property
+    def account(self) -> str:
+        """Text of 3 to 9 bytes in UTF-8, without the prefix 0x."""
+        return read_text(self, 16, 9, "account")
+
+    @account.setter
+    def account(self, value: str) -> None:
+        write_text(self, 16, 9, "account", value, minimum=3, no_prefix=True)
+
+    @property
+    def new(self) -> bool:
+        """Named like a constructor. True or false."""
+        try:
+            return TRUTH[self._views.u8[(self._word << 3) + 34]]
+        except KeyError as unknown:
+            raise unnamed(self, "new", unknown, bool) from None
+
+    @new.setter
+    def new(self, value: bool) -> None:
+        try:
+            if value is True or value is False:
+                self._views.u8[(self._word << 3) + 34] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "new", value, bool)
+
+    @property
+    def fields(self) -> bytes:
+        """Named like a method. At most 4 u8 values."""
+        return read_byte_rows(self, 36, 4, "fields")
+
+    @fields.setter
+    def fields(self, value: bytes) -> None:
+        write_byte_rows(self, 36, 4, "fields", value)
+
+    @property
+    def amount(self) -> float:
+        """A number from 10 to 20."""
+        return self._views.f64[self._word + 6]
+
+    @amount.setter
+    def amount(self, value: float) -> None:
+        try:
+            if 10.0 <= value <= 20.0:
+                self._views.f64[self._word + 6] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "amount", value, "a number from 10 to 20")
+
+    @property
+    def limit(self) -> int:
+        """An integer from -1000 to 1000."""
+        return self._views.i64[self._word + 7]
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        try:
+            if -1000 <= value <= 1000:
+                self._views.i64[self._word + 7] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "limit", value, "an integer from -1000 to 1000")
+
+    @property
+    def tier(self) -> Tier:
+        """One of SILVER=2, GOLD=3."""
+        try:
+            return _TIER[self._views.u8[(self._word << 3) + 64]]
+        except KeyError as unknown:
+            raise unnamed(self, "tier", unknown, Tier) from None
+
+    @tier.setter
+    def tier(self, value: Tier) -> None:
+        try:
+            if value in _TIER:
+                self._views.u8[(self._word << 3) + 64] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "tier", value, Tier)
+
+
 class Packed(DynamicMessage):
     """MessagePack on topic 'dynamic', at most 1024 bytes."""
 
@@ -1247,6 +1495,8 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     OtherRules,
     Empty,
     OnlyText,
+    Lists,
+    Secret,
     Packed,
     Plain,
 )
@@ -1254,7 +1504,7 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("ebc8410e0c86e0756e0f3b79e19e0ff42c9cea04c017e44b223ef85ffca13abf"),
+    source_digest=bytes.fromhex("458f84013e65817b8cc44fe14cf02a2933f43c8e3210a82b0fcb12637bb841d1"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""
@@ -1265,6 +1515,7 @@ __all__ = [
     "SCHEMA_DIGEST",
     "Colour",
     "Empty",
+    "Lists",
     "Numbers",
     "OnlyText",
     "OtherRules",
@@ -1273,7 +1524,9 @@ __all__ = [
     "Plain",
     "Rules",
     "RulesState",
+    "Secret",
     "Texts",
+    "Tier",
     "Vecs",
     "Wide",
 ]

@@ -11,13 +11,13 @@ use mycelium_messages::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("d75a7cad3629c73080897e7293d06f42574291dc75be2cbe21173468d7d8e7da");
+    message::digest("f1e3966f3d9901d64061b2b42b6e4dade4ee276782d64ee91bf3776c5ee87c0a");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "ebc8410e0c86e0756e0f3b79e19e0ff42c9cea04c017e44b223ef85ffca13abf",
+        "458f84013e65817b8cc44fe14cf02a2933f43c8e3210a82b0fcb12637bb841d1",
     ),
     messages: &[
         message::MessageInfo::of::<Numbers>(),
@@ -28,12 +28,14 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
         message::MessageInfo::of::<OtherRules>(),
         message::MessageInfo::of::<Empty>(),
         message::MessageInfo::of::<OnlyText>(),
+        message::MessageInfo::of::<Lists>(),
+        message::MessageInfo::of::<Secret>(),
         message::MessageInfo::dynamic::<Packed>(),
         message::MessageInfo::dynamic::<Plain>(),
     ],
 };
 
-/// `RulesState`.
+/// One of `DOWN`, `UNKNOWN`, `UP`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
 #[repr(transparent)]
@@ -62,12 +64,34 @@ impl RulesState {
     }
 }
 
+impl message::NamedInt for RulesState {
+    type Int = i16;
+
+    const TYPE: &'static str = "RulesState";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("DOWN", Self::DOWN),
+        ("UNKNOWN", Self::UNKNOWN),
+        ("UP", Self::UP),
+    ];
+
+    fn value(self) -> i16 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for RulesState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "RulesState({})", self.0),
-        }
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for RulesState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -97,16 +121,34 @@ impl Colour {
     }
 }
 
-impl fmt::Debug for Colour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Colour({})", self.0),
-        }
+impl message::NamedInt for Colour {
+    type Int = u32;
+
+    const TYPE: &'static str = "Colour";
+    const MEMBERS: &'static [(&'static str, Self)] = &[("RED", Self::RED), ("GREEN", Self::GREEN)];
+
+    fn value(self) -> u32 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
     }
 }
 
-/// `OtherRulesState`.
+impl fmt::Debug for Colour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Colour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+/// One of `OFF`, `ON`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
 #[repr(transparent)]
@@ -132,12 +174,84 @@ impl OtherRulesState {
     }
 }
 
+impl message::NamedInt for OtherRulesState {
+    type Int = u8;
+
+    const TYPE: &'static str = "OtherRulesState";
+    const MEMBERS: &'static [(&'static str, Self)] = &[("OFF", Self::OFF), ("ON", Self::ON)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
 impl fmt::Debug for OtherRulesState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "OtherRulesState({})", self.0),
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for OtherRulesState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+/// One of `SILVER`, `GOLD`.
+///
+/// Any integer can arrive from a peer; those without a name fail validation.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Tier(pub u8);
+
+impl Tier {
+    /// `SILVER`, stored as 2.
+    pub const SILVER: Self = Self(2);
+    /// `GOLD`, stored as 3.
+    pub const GOLD: Self = Self(3);
+
+    /// Name of the value; `None` if it has none.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self.0 {
+            2 => Some("SILVER"),
+            3 => Some("GOLD"),
+            _ => None,
         }
+    }
+}
+
+impl message::NamedInt for Tier {
+    type Int = u8;
+
+    const TYPE: &'static str = "Tier";
+    const MEMBERS: &'static [(&'static str, Self)] =
+        &[("SILVER", Self::SILVER), ("GOLD", Self::GOLD)];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
+impl fmt::Debug for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
     }
 }
 
@@ -198,10 +312,102 @@ const _: () = {
     assert!(offset_of!(Numbers, l) == 56);
 };
 
+/// The values of a [`Numbers`], for [`Numbers::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NumbersFields {
+    /// `a`.
+    pub a: u8,
+    /// Seven bytes of padding before it.
+    pub b: u64,
+    /// `c`.
+    pub c: i8,
+    /// `d`.
+    pub d: i16,
+    /// `e`.
+    pub e: i32,
+    /// `f`.
+    pub f: f32,
+    /// `g`.
+    pub g: bool,
+    /// `h`.
+    pub h: u16,
+    /// `i`.
+    pub i: u32,
+    /// `j`.
+    pub j: i64,
+    /// `k`.
+    pub k: f64,
+    /// `l`.
+    pub l: u8,
+}
+
+impl Numbers {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: NumbersFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            a: fields.a,
+            _pad0: [0; 7],
+            b: fields.b,
+            c: fields.c,
+            _pad1: [0; 1],
+            d: fields.d,
+            e: fields.e,
+            f: fields.f,
+            g: message::WireBool::new(fields.g),
+            _pad2: [0; 1],
+            h: fields.h,
+            i: fields.i,
+            _pad3: [0; 4],
+            j: fields.j,
+            k: fields.k,
+            l: fields.l,
+            _pad4: [0; 7],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<NumbersFields, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(NumbersFields {
+            a: self.a,
+            b: self.b,
+            c: self.c,
+            d: self.d,
+            e: self.e,
+            f: self.f,
+            g: check.truth("g", self.g)?,
+            h: self.h,
+            i: self.i,
+            j: self.j,
+            k: self.k,
+            l: self.l,
+        })
+    }
+
+    /// `g`.
+    ///
+    /// # Errors
+    ///
+    /// The byte is neither 0 nor 1.
+    pub fn g(&self) -> Result<bool, message::ValidationError> {
+        message::Check::of::<Self>().truth("g", self.g)
+    }
+}
+
 impl Default for Numbers {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -221,6 +427,12 @@ impl fmt::Debug for Numbers {
         out.field("k", &self.k);
         out.field("l", &self.l);
         out.finish()
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -250,9 +462,18 @@ impl Message for Numbers {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.truth("g", self.g)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Numbers {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Numbers as Message>::view(payload)
     }
 }
 
@@ -266,11 +487,12 @@ pub struct Wide {
     pub _pad0: [u8; 7],
     /// `b`.
     pub b: message::U128,
-    /// `c`.
+    /// An integer from -170141183460469231731687303715884105728 to
+    /// 170141183460469231731687303715884105727, not zero.
     pub c: message::I128,
     /// `d`.
     pub d: [u8; 32],
-    /// `e`.
+    /// 20 bytes, not zero.
     pub e: [u8; 20],
     /// `f`.
     pub f: [[u8; 3]; 2],
@@ -292,10 +514,83 @@ const _: () = {
     assert!(offset_of!(Wide, bytes) == 104);
 };
 
+/// The values of a [`Wide`], for [`Wide::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct WideFields {
+    /// `a`.
+    pub a: u8,
+    /// `b`.
+    pub b: u128,
+    /// An integer from -170141183460469231731687303715884105728 to
+    /// 170141183460469231731687303715884105727, not zero.
+    pub c: i128,
+    /// `d`.
+    pub d: [u8; 32],
+    /// 20 bytes, not zero.
+    pub e: [u8; 20],
+    /// `f`.
+    pub f: [[u8; 3]; 2],
+    /// A name that hides a type of Python.
+    pub bytes: u64,
+}
+
+impl Wide {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: WideFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            a: fields.a,
+            _pad0: [0; 7],
+            b: message::U128::new(fields.b),
+            c: message::I128::new(fields.c),
+            d: fields.d,
+            e: fields.e,
+            f: fields.f,
+            _pad1: [0; 6],
+            bytes: fields.bytes,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<WideFields, message::ValidationError> {
+        Ok(WideFields {
+            a: self.a,
+            b: self.b.get(),
+            c: self.c.get(),
+            d: self.d,
+            e: self.e,
+            f: self.f,
+            bytes: self.bytes,
+        })
+    }
+
+    /// `b`.
+    #[must_use]
+    pub const fn b(&self) -> u128 {
+        self.b.get()
+    }
+
+    /// An integer from -170141183460469231731687303715884105728 to
+    /// 170141183460469231731687303715884105727, not zero.
+    #[must_use]
+    pub const fn c(&self) -> i128 {
+        self.c.get()
+    }
+}
+
 impl Default for Wide {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -305,11 +600,17 @@ impl fmt::Debug for Wide {
         out.field("a", &self.a);
         out.field("b", &self.b);
         out.field("c", &self.c);
-        out.field("d", &self.d);
-        out.field("e", &self.e);
-        out.field("f", &self.f);
+        out.field("d", &message::Hex(&self.d));
+        out.field("e", &message::Hex(&self.e));
+        out.field("f", &message::HexRows(&self.f));
         out.field("bytes", &self.bytes);
         out.finish()
+    }
+}
+
+impl fmt::Display for Wide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -334,10 +635,19 @@ impl Message for Wide {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.not_zero("c", &self.c)?;
         check.not_zero("e", &self.e)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Wide {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Wide as Message>::view(payload)
     }
 }
 
@@ -345,9 +655,10 @@ impl Message for Wide {
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Texts {
-    /// `a`.
+    /// Text of at most 32 bytes in UTF-8.
     pub a: message::InlineString<32>,
-    /// An odd length gets one byte of padding: "quoted", \[linked] and C:\path.
+    /// An odd length gets one byte of padding: "quoted", \[linked] and C:\path. Text of 1 to 5
+    /// bytes in UTF-8, without the prefix 0x.
     pub odd: message::InlineString<5>,
     #[doc(hidden)]
     pub _pad0: [u8; 1],
@@ -355,7 +666,7 @@ pub struct Texts {
     pub flag: message::WireBool,
     #[doc(hidden)]
     pub _pad1: [u8; 1],
-    /// `venue`.
+    /// Text of 2 to 12 bytes in UTF-8.
     pub venue: message::InlineString<12>,
 }
 
@@ -368,10 +679,136 @@ const _: () = {
     assert!(offset_of!(Texts, venue) == 56);
 };
 
+/// The values of a [`Texts`], for [`Texts::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct TextsFields<'a> {
+    /// Text of at most 32 bytes in UTF-8.
+    pub a: &'a str,
+    /// An odd length gets one byte of padding: "quoted", \[linked] and C:\path. Text of 1 to 5
+    /// bytes in UTF-8, without the prefix 0x.
+    pub odd: &'a str,
+    /// `flag`.
+    pub flag: bool,
+    /// Text of 2 to 12 bytes in UTF-8.
+    pub venue: &'a str,
+}
+
+impl Texts {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: TextsFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            a: check.store_text("a", fields.a)?,
+            odd: check.store_text("odd", fields.odd)?,
+            _pad0: [0; 1],
+            flag: message::WireBool::new(fields.flag),
+            _pad1: [0; 1],
+            venue: check.store_text("venue", fields.venue)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<TextsFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(TextsFields {
+            a: check.text("a", &self.a)?,
+            odd: check.text("odd", &self.odd)?,
+            flag: check.truth("flag", self.flag)?,
+            venue: check.text("venue", &self.venue)?,
+        })
+    }
+
+    /// Text of at most 32 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn a(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("a", &self.a)
+    }
+
+    /// Sets `a`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_a(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("a", value)?;
+        self.a = value;
+        Ok(())
+    }
+
+    /// An odd length gets one byte of padding: "quoted", \[linked] and C:\path. Text of 1 to 5
+    /// bytes in UTF-8, without the prefix 0x.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn odd(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("odd", &self.odd)
+    }
+
+    /// Sets `odd`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_odd(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("odd", value)?;
+        check.min_length("odd", value.len(), 1)?;
+        check.no_hex_prefix("odd", &value)?;
+        self.odd = value;
+        Ok(())
+    }
+
+    /// `flag`.
+    ///
+    /// # Errors
+    ///
+    /// The byte is neither 0 nor 1.
+    pub fn flag(&self) -> Result<bool, message::ValidationError> {
+        message::Check::of::<Self>().truth("flag", self.flag)
+    }
+
+    /// Text of 2 to 12 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn venue(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("venue", &self.venue)
+    }
+
+    /// Sets `venue`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_venue(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("venue", value)?;
+        check.min_length("venue", value.len(), 2)?;
+        self.venue = value;
+        Ok(())
+    }
+}
+
 impl Default for Texts {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -383,6 +820,12 @@ impl fmt::Debug for Texts {
         out.field("flag", &self.flag);
         out.field("venue", &self.venue);
         out.finish()
+    }
+}
+
+impl fmt::Display for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -404,7 +847,7 @@ impl Message for Texts {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("a", &self.a)?;
         check.text("odd", &self.odd)?;
         check.min_length("odd", self.odd.len(), 1)?;
@@ -416,6 +859,15 @@ impl Message for Texts {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Texts {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Texts as Message>::view(payload)
+    }
+}
+
 /// `Vecs`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -424,31 +876,31 @@ pub struct Vecs {
     pub a: u8,
     #[doc(hidden)]
     pub _pad0: [u8; 1],
-    /// `plain`.
+    /// At most 16 u8 values.
     pub plain: message::InlineVec<u8, 16>,
-    /// `odd`.
+    /// At most 3 u8 values.
     pub odd: message::InlineVec<u8, 3>,
     #[doc(hidden)]
     pub _pad1: [u8; 1],
-    /// `addresses`.
+    /// At most 4 values of 20 bytes.
     pub addresses: message::InlineVec<[u8; 20], 4>,
-    /// `odd_rows`.
+    /// 1 to 3 values of 3 bytes.
     pub odd_rows: message::InlineVec<[u8; 3], 3>,
     #[doc(hidden)]
     pub _pad2: [u8; 1],
-    /// `prices`.
+    /// 1 to 3 f64 values.
     pub prices: message::InlineVec<message::le::F64, 3>,
-    /// `small`.
+    /// At most 3 i16 values.
     pub small: message::InlineVec<message::le::I16, 3>,
     #[doc(hidden)]
     pub _pad3: [u8; 2],
-    /// `singles`.
+    /// At most 2 f32 values.
     pub singles: message::InlineVec<message::le::F32, 2>,
-    /// `signed`.
+    /// At most 5 i8 values.
     pub signed: message::InlineVec<i8, 5>,
     #[doc(hidden)]
     pub _pad4: [u8; 3],
-    /// `counts`.
+    /// At most 1 u32 values.
     pub counts: message::InlineVec<message::le::U32, 1>,
     #[doc(hidden)]
     pub _pad5: [u8; 4],
@@ -469,10 +921,278 @@ const _: () = {
     assert!(offset_of!(Vecs, counts) == 224);
 };
 
+/// The values of a [`Vecs`], for [`Vecs::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct VecsFields<'a> {
+    /// `a`.
+    pub a: u8,
+    /// At most 16 u8 values.
+    pub plain: &'a [u8],
+    /// At most 3 u8 values.
+    pub odd: &'a [u8],
+    /// At most 4 values of 20 bytes.
+    pub addresses: &'a [[u8; 20]],
+    /// 1 to 3 values of 3 bytes.
+    pub odd_rows: &'a [[u8; 3]],
+    /// 1 to 3 f64 values.
+    pub prices: &'a [f64],
+    /// At most 3 i16 values.
+    pub small: &'a [i16],
+    /// At most 2 f32 values.
+    pub singles: &'a [f32],
+    /// At most 5 i8 values.
+    pub signed: &'a [i8],
+    /// At most 1 u32 values.
+    pub counts: &'a [u32],
+}
+
+impl Vecs {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: VecsFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            a: fields.a,
+            _pad0: [0; 1],
+            plain: check.store_vec("plain", fields.plain)?,
+            odd: check.store_vec("odd", fields.odd)?,
+            _pad1: [0; 1],
+            addresses: check.store_vec("addresses", fields.addresses)?,
+            odd_rows: check.store_vec("odd_rows", fields.odd_rows)?,
+            _pad2: [0; 1],
+            prices: check.store_vec("prices", fields.prices)?,
+            small: check.store_vec("small", fields.small)?,
+            _pad3: [0; 2],
+            singles: check.store_vec("singles", fields.singles)?,
+            signed: check.store_vec("signed", fields.signed)?,
+            _pad4: [0; 3],
+            counts: check.store_vec("counts", fields.counts)?,
+            _pad5: [0; 4],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<VecsFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(VecsFields {
+            a: self.a,
+            plain: check.vec("plain", &self.plain)?,
+            odd: check.vec("odd", &self.odd)?,
+            addresses: check.vec("addresses", &self.addresses)?,
+            odd_rows: check.vec("odd_rows", &self.odd_rows)?,
+            prices: check.vec("prices", &self.prices)?,
+            small: check.vec("small", &self.small)?,
+            singles: check.vec("singles", &self.singles)?,
+            signed: check.vec("signed", &self.signed)?,
+            counts: check.vec("counts", &self.counts)?,
+        })
+    }
+
+    /// At most 16 u8 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn plain(&self) -> Result<&[u8], message::ValidationError> {
+        message::Check::of::<Self>().vec("plain", &self.plain)
+    }
+
+    /// Sets `plain`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_plain(&mut self, value: &[u8]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("plain", value)?;
+        self.plain = value;
+        Ok(())
+    }
+
+    /// At most 3 u8 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn odd(&self) -> Result<&[u8], message::ValidationError> {
+        message::Check::of::<Self>().vec("odd", &self.odd)
+    }
+
+    /// Sets `odd`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_odd(&mut self, value: &[u8]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("odd", value)?;
+        self.odd = value;
+        Ok(())
+    }
+
+    /// At most 4 values of 20 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn addresses(&self) -> Result<&[[u8; 20]], message::ValidationError> {
+        message::Check::of::<Self>().vec("addresses", &self.addresses)
+    }
+
+    /// Sets `addresses`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_addresses(&mut self, value: &[[u8; 20]]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("addresses", value)?;
+        self.addresses = value;
+        Ok(())
+    }
+
+    /// 1 to 3 values of 3 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn odd_rows(&self) -> Result<&[[u8; 3]], message::ValidationError> {
+        message::Check::of::<Self>().vec("odd_rows", &self.odd_rows)
+    }
+
+    /// Sets `odd_rows`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_odd_rows(&mut self, value: &[[u8; 3]]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("odd_rows", value)?;
+        check.min_length("odd_rows", value.len(), 1)?;
+        self.odd_rows = value;
+        Ok(())
+    }
+
+    /// 1 to 3 f64 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn prices(&self) -> Result<&[f64], message::ValidationError> {
+        message::Check::of::<Self>().vec("prices", &self.prices)
+    }
+
+    /// Sets `prices`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_prices(&mut self, value: &[f64]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("prices", value)?;
+        check.min_length("prices", value.len(), 1)?;
+        self.prices = value;
+        Ok(())
+    }
+
+    /// At most 3 i16 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn small(&self) -> Result<&[i16], message::ValidationError> {
+        message::Check::of::<Self>().vec("small", &self.small)
+    }
+
+    /// Sets `small`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_small(&mut self, value: &[i16]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("small", value)?;
+        self.small = value;
+        Ok(())
+    }
+
+    /// At most 2 f32 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn singles(&self) -> Result<&[f32], message::ValidationError> {
+        message::Check::of::<Self>().vec("singles", &self.singles)
+    }
+
+    /// Sets `singles`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_singles(&mut self, value: &[f32]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("singles", value)?;
+        self.singles = value;
+        Ok(())
+    }
+
+    /// At most 5 i8 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn signed(&self) -> Result<&[i8], message::ValidationError> {
+        message::Check::of::<Self>().vec("signed", &self.signed)
+    }
+
+    /// Sets `signed`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_signed(&mut self, value: &[i8]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("signed", value)?;
+        self.signed = value;
+        Ok(())
+    }
+
+    /// At most 1 u32 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn counts(&self) -> Result<&[u32], message::ValidationError> {
+        message::Check::of::<Self>().vec("counts", &self.counts)
+    }
+
+    /// Sets `counts`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_counts(&mut self, value: &[u32]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("counts", value)?;
+        self.counts = value;
+        Ok(())
+    }
+}
+
 impl Default for Vecs {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -490,6 +1210,12 @@ impl fmt::Debug for Vecs {
         out.field("signed", &self.signed);
         out.field("counts", &self.counts);
         out.finish()
+    }
+}
+
+impl fmt::Display for Vecs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -517,7 +1243,7 @@ impl Message for Vecs {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.vec("plain", &self.plain)?;
         check.vec("odd", &self.odd)?;
         check.vec("addresses", &self.addresses)?;
@@ -533,25 +1259,34 @@ impl Message for Vecs {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Vecs {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Vecs as Message>::view(payload)
+    }
+}
+
 /// `Rules`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Rules {
-    /// `level`.
+    /// An integer from -5 to 5.
     pub level: i32,
-    /// `count`.
+    /// An integer from 0 to 1000, not zero.
     pub count: u16,
     #[doc(hidden)]
     pub _pad0: [u8; 2],
-    /// `share`.
+    /// A number from 0 to 1.
     pub share: f32,
     #[doc(hidden)]
     pub _pad1: [u8; 4],
-    /// `price`.
+    /// A number of at least 0.5.
     pub price: f64,
-    /// `change`.
+    /// A number, not zero.
     pub change: f64,
-    /// `big`.
+    /// An integer from 1 to 340282366920938463463374607431768211455.
     pub big: message::U128,
     /// `chain`.
     pub chain: u32,
@@ -579,10 +1314,85 @@ const _: () = {
     assert!(offset_of!(Rules, colour) == 56);
 };
 
+/// The values of a [`Rules`], for [`Rules::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RulesFields {
+    /// An integer from -5 to 5.
+    pub level: i32,
+    /// An integer from 0 to 1000, not zero.
+    pub count: u16,
+    /// A number from 0 to 1.
+    pub share: f32,
+    /// A number of at least 0.5.
+    pub price: f64,
+    /// A number, not zero.
+    pub change: f64,
+    /// An integer from 1 to 340282366920938463463374607431768211455.
+    pub big: u128,
+    /// `chain`.
+    pub chain: u32,
+    /// `state`.
+    pub state: RulesState,
+    /// Starts above zero.
+    pub colour: Colour,
+}
+
+impl Rules {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: RulesFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            level: fields.level,
+            count: fields.count,
+            _pad0: [0; 2],
+            share: fields.share,
+            _pad1: [0; 4],
+            price: fields.price,
+            change: fields.change,
+            big: message::U128::new(fields.big),
+            chain: fields.chain,
+            state: fields.state,
+            _pad2: [0; 2],
+            colour: fields.colour,
+            _pad3: [0; 4],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<RulesFields, message::ValidationError> {
+        Ok(RulesFields {
+            level: self.level,
+            count: self.count,
+            share: self.share,
+            price: self.price,
+            change: self.change,
+            big: self.big.get(),
+            chain: self.chain,
+            state: self.state,
+            colour: self.colour,
+        })
+    }
+
+    /// An integer from 1 to 340282366920938463463374607431768211455.
+    #[must_use]
+    pub const fn big(&self) -> u128 {
+        self.big.get()
+    }
+}
+
 impl Default for Rules {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -599,6 +1409,12 @@ impl fmt::Debug for Rules {
         out.field("state", &self.state);
         out.field("colour", &self.colour);
         out.finish()
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -625,7 +1441,7 @@ impl Message for Rules {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.int("level", i128::from(self.level), -5, 5)?;
         check.int("count", i128::from(self.count), 0, 1000)?;
         check.not_zero("count", &self.count)?;
@@ -638,9 +1454,18 @@ impl Message for Rules {
             1,
             i128::MAX,
         )?;
-        check.member("state", self.state.name(), self.state.0)?;
-        check.member("colour", self.colour.name(), self.colour.0)?;
+        check.member("state", self.state)?;
+        check.member("colour", self.colour)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Rules {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Rules as Message>::view(payload)
     }
 }
 
@@ -663,10 +1488,48 @@ const _: () = {
     assert!(offset_of!(OtherRules, colour) == 4);
 };
 
+/// The values of a [`OtherRules`], for [`OtherRules::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct OtherRulesFields {
+    /// `state`.
+    pub state: OtherRulesState,
+    /// `colour`.
+    pub colour: Colour,
+}
+
+impl OtherRules {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: OtherRulesFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            state: fields.state,
+            _pad0: [0; 3],
+            colour: fields.colour,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<OtherRulesFields, message::ValidationError> {
+        Ok(OtherRulesFields {
+            state: self.state,
+            colour: self.colour,
+        })
+    }
+}
+
 impl Default for OtherRules {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -676,6 +1539,12 @@ impl fmt::Debug for OtherRules {
         out.field("state", &self.state);
         out.field("colour", &self.colour);
         out.finish()
+    }
+}
+
+impl fmt::Display for OtherRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -695,10 +1564,19 @@ impl Message for OtherRules {
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
-        check.member("state", self.state.name(), self.state.0)?;
-        check.member("colour", self.colour.name(), self.colour.0)?;
+        let check = message::Check::of::<Self>();
+        check.member("state", self.state)?;
+        check.member("colour", self.colour)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a OtherRules {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <OtherRules as Message>::view(payload)
     }
 }
 
@@ -712,16 +1590,46 @@ const _: () = {
     assert!(align_of::<Empty>() == 1);
 };
 
+/// The values of a [`Empty`], for [`Empty::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EmptyFields {}
+
+impl Empty {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(_fields: EmptyFields) -> Result<Self, message::ValidationError> {
+        Ok(Self {})
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<EmptyFields, message::ValidationError> {
+        Ok(EmptyFields {})
+    }
+}
+
 impl Default for Empty {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
 impl fmt::Debug for Empty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Empty")
+    }
+}
+
+impl fmt::Display for Empty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -742,11 +1650,20 @@ impl Message for Empty {
     }
 }
 
+impl<'a> TryFrom<&'a [u8]> for &'a Empty {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Empty as Message>::view(payload)
+    }
+}
+
 /// `OnlyText`.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OnlyText {
-    /// `text`.
+    /// Text of at most 4 bytes in UTF-8.
     pub text: message::InlineString<4>,
 }
 
@@ -756,10 +1673,66 @@ const _: () = {
     assert!(offset_of!(OnlyText, text) == 0);
 };
 
+/// The values of a [`OnlyText`], for [`OnlyText::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct OnlyTextFields<'a> {
+    /// Text of at most 4 bytes in UTF-8.
+    pub text: &'a str,
+}
+
+impl OnlyText {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: OnlyTextFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            text: check.store_text("text", fields.text)?,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<OnlyTextFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(OnlyTextFields {
+            text: check.text("text", &self.text)?,
+        })
+    }
+
+    /// Text of at most 4 bytes in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn text(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("text", &self.text)
+    }
+
+    /// Sets `text`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_text(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("text", value)?;
+        self.text = value;
+        Ok(())
+    }
+}
+
 impl Default for OnlyText {
     /// All bytes zero, which may not be a valid message.
     fn default() -> Self {
-        Self::new_zeroed()
+        FromZeros::new_zeroed()
     }
 }
 
@@ -768,6 +1741,12 @@ impl fmt::Debug for OnlyText {
         let mut out = f.debug_struct("OnlyText");
         out.field("text", &self.text);
         out.finish()
+    }
+}
+
+impl fmt::Display for OnlyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
     }
 }
 
@@ -785,9 +1764,493 @@ impl Message for OnlyText {
         &[message::FieldInfo::new("text", "String(4)", 0, 12)];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
-        let check = message::Check::new(Self::NAME);
+        let check = message::Check::of::<Self>();
         check.text("text", &self.text)?;
         Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a OnlyText {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <OnlyText as Message>::view(payload)
+    }
+}
+
+/// The vecs of numbers that Vecs leaves out, and arrays longer than Rust has defaults for.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Lists {
+    /// At most 3 u16 values.
+    pub words: message::InlineVec<message::le::U16, 3>,
+    #[doc(hidden)]
+    pub _pad0: [u8; 2],
+    /// At most 2 u64 values.
+    pub longs: message::InlineVec<message::le::U64, 2>,
+    /// 2 to 3 i32 values.
+    pub ints: message::InlineVec<message::le::I32, 3>,
+    #[doc(hidden)]
+    pub _pad1: [u8; 4],
+    /// At most 2 i64 values.
+    pub wides: message::InlineVec<message::le::I64, 2>,
+    /// `hash`.
+    pub hash: [u8; 33],
+    /// `grid`.
+    pub grid: [[u8; 2]; 33],
+    #[doc(hidden)]
+    pub _pad2: [u8; 5],
+}
+
+const _: () = {
+    assert!(size_of::<Lists>() == 192);
+    assert!(align_of::<Lists>() == 8);
+    assert!(offset_of!(Lists, words) == 0);
+    assert!(offset_of!(Lists, longs) == 16);
+    assert!(offset_of!(Lists, ints) == 40);
+    assert!(offset_of!(Lists, wides) == 64);
+    assert!(offset_of!(Lists, hash) == 88);
+    assert!(offset_of!(Lists, grid) == 121);
+};
+
+/// The values of a [`Lists`], for [`Lists::new`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ListsFields<'a> {
+    /// At most 3 u16 values.
+    pub words: &'a [u16],
+    /// At most 2 u64 values.
+    pub longs: &'a [u64],
+    /// 2 to 3 i32 values.
+    pub ints: &'a [i32],
+    /// At most 2 i64 values.
+    pub wides: &'a [i64],
+    /// `hash`.
+    pub hash: [u8; 33],
+    /// `grid`.
+    pub grid: [[u8; 2]; 33],
+}
+
+impl Default for ListsFields<'_> {
+    fn default() -> Self {
+        Self {
+            words: Default::default(),
+            longs: Default::default(),
+            ints: Default::default(),
+            wides: Default::default(),
+            hash: [0; 33],
+            grid: [[0; 2]; 33],
+        }
+    }
+}
+
+impl Lists {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: ListsFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            words: check.store_vec("words", fields.words)?,
+            _pad0: [0; 2],
+            longs: check.store_vec("longs", fields.longs)?,
+            ints: check.store_vec("ints", fields.ints)?,
+            _pad1: [0; 4],
+            wides: check.store_vec("wides", fields.wides)?,
+            hash: fields.hash,
+            grid: fields.grid,
+            _pad2: [0; 5],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<ListsFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(ListsFields {
+            words: check.vec("words", &self.words)?,
+            longs: check.vec("longs", &self.longs)?,
+            ints: check.vec("ints", &self.ints)?,
+            wides: check.vec("wides", &self.wides)?,
+            hash: self.hash,
+            grid: self.grid,
+        })
+    }
+
+    /// At most 3 u16 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn words(&self) -> Result<&[u16], message::ValidationError> {
+        message::Check::of::<Self>().vec("words", &self.words)
+    }
+
+    /// Sets `words`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_words(&mut self, value: &[u16]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("words", value)?;
+        self.words = value;
+        Ok(())
+    }
+
+    /// At most 2 u64 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn longs(&self) -> Result<&[u64], message::ValidationError> {
+        message::Check::of::<Self>().vec("longs", &self.longs)
+    }
+
+    /// Sets `longs`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_longs(&mut self, value: &[u64]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("longs", value)?;
+        self.longs = value;
+        Ok(())
+    }
+
+    /// 2 to 3 i32 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn ints(&self) -> Result<&[i32], message::ValidationError> {
+        message::Check::of::<Self>().vec("ints", &self.ints)
+    }
+
+    /// Sets `ints`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_ints(&mut self, value: &[i32]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("ints", value)?;
+        check.min_length("ints", value.len(), 2)?;
+        self.ints = value;
+        Ok(())
+    }
+
+    /// At most 2 i64 values.
+    ///
+    /// # Errors
+    ///
+    /// The stored number of elements is out of range.
+    pub fn wides(&self) -> Result<&[i64], message::ValidationError> {
+        message::Check::of::<Self>().vec("wides", &self.wides)
+    }
+
+    /// Sets `wides`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_wides(&mut self, value: &[i64]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("wides", value)?;
+        self.wides = value;
+        Ok(())
+    }
+}
+
+impl Default for Lists {
+    /// All bytes zero, which may not be a valid message.
+    fn default() -> Self {
+        FromZeros::new_zeroed()
+    }
+}
+
+impl fmt::Debug for Lists {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Lists");
+        out.field("words", &self.words);
+        out.field("longs", &self.longs);
+        out.field("ints", &self.ints);
+        out.field("wides", &self.wides);
+        out.field("hash", &message::Hex(&self.hash));
+        out.field("grid", &message::HexRows(&self.grid));
+        out.finish()
+    }
+}
+
+impl fmt::Display for Lists {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Message for Lists {
+    const NAME: &'static str = "Lists";
+    const TOPIC: &'static str = "texts";
+    const TOPIC_ID: u16 = 1008;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("746473093db87f14c0c8137bb3291b8cc83de2c88bd7cb880fa94a889a03fe42");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("words", "Vec<u16>(3)", 0, 14),
+        message::FieldInfo::new("longs", "Vec<u64>(2)", 16, 24),
+        message::FieldInfo::new("ints", "Vec<i32>(3)", 40, 20),
+        message::FieldInfo::new("wides", "Vec<i64>(2)", 64, 24),
+        message::FieldInfo::new("hash", "[u8; 33]", 88, 33),
+        message::FieldInfo::new("grid", "[[u8; 2]; 33]", 121, 66),
+    ];
+
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        check.vec("words", &self.words)?;
+        check.vec("longs", &self.longs)?;
+        check.vec("ints", &self.ints)?;
+        check.min_length("ints", self.ints.len(), 2)?;
+        check.vec("wides", &self.wides)?;
+        Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Lists {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Lists as Message>::view(payload)
+    }
+}
+
+/// Its values stand in no log and no error text.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Secret {
+    /// Named like a setter. Text of at most 7 bytes in UTF-8.
+    pub set_account: message::InlineString<7>,
+    #[doc(hidden)]
+    pub _pad0: [u8; 1],
+    /// Text of 3 to 9 bytes in UTF-8, without the prefix 0x.
+    pub account: message::InlineString<9>,
+    #[doc(hidden)]
+    pub _pad1: [u8; 1],
+    /// Named like a constructor.
+    pub new: message::WireBool,
+    #[doc(hidden)]
+    pub _pad2: [u8; 1],
+    /// Named like a method. At most 4 u8 values.
+    pub fields: message::InlineVec<u8, 4>,
+    /// A number from 10 to 20.
+    pub amount: f64,
+    /// An integer from -1000 to 1000.
+    pub limit: i64,
+    /// `tier`.
+    pub tier: Tier,
+    #[doc(hidden)]
+    pub _pad3: [u8; 7],
+}
+
+const _: () = {
+    assert!(size_of::<Secret>() == 72);
+    assert!(align_of::<Secret>() == 8);
+    assert!(offset_of!(Secret, set_account) == 0);
+    assert!(offset_of!(Secret, account) == 16);
+    assert!(offset_of!(Secret, new) == 34);
+    assert!(offset_of!(Secret, fields) == 36);
+    assert!(offset_of!(Secret, amount) == 48);
+    assert!(offset_of!(Secret, limit) == 56);
+    assert!(offset_of!(Secret, tier) == 64);
+};
+
+/// The values of a [`Secret`], for [`Secret::new`].
+#[derive(Clone, Copy, PartialEq, Default)]
+pub struct SecretFields<'a> {
+    /// Named like a setter. Text of at most 7 bytes in UTF-8.
+    pub set_account: &'a str,
+    /// Text of 3 to 9 bytes in UTF-8, without the prefix 0x.
+    pub account: &'a str,
+    /// Named like a constructor.
+    pub new: bool,
+    /// Named like a method. At most 4 u8 values.
+    pub fields: &'a [u8],
+    /// A number from 10 to 20.
+    pub amount: f64,
+    /// An integer from -1000 to 1000.
+    pub limit: i64,
+    /// `tier`.
+    pub tier: Tier,
+}
+
+impl fmt::Debug for SecretFields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::not_logged::<Secret>(f)
+    }
+}
+
+impl Secret {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: SecretFields<'_>) -> Result<Self, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let built = Self {
+            set_account: check.store_text("set_account", fields.set_account)?,
+            _pad0: [0; 1],
+            account: check.store_text("account", fields.account)?,
+            _pad1: [0; 1],
+            new: message::WireBool::new(fields.new),
+            _pad2: [0; 1],
+            fields: check.store_vec("fields", fields.fields)?,
+            amount: fields.amount,
+            limit: fields.limit,
+            tier: fields.tier,
+            _pad3: [0; 7],
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<SecretFields<'_>, message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        Ok(SecretFields {
+            set_account: check.text("set_account", &self.set_account)?,
+            account: check.text("account", &self.account)?,
+            new: check.truth("new", self.new)?,
+            fields: check.vec("fields", &self.fields)?,
+            amount: self.amount,
+            limit: self.limit,
+            tier: self.tier,
+        })
+    }
+
+    /// Sets `set_account`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_set_account(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("set_account", value)?;
+        self.set_account = value;
+        Ok(())
+    }
+
+    /// Text of 3 to 9 bytes in UTF-8, without the prefix 0x.
+    ///
+    /// # Errors
+    ///
+    /// The stored length is out of range, or the bytes are not UTF-8.
+    pub fn account(&self) -> Result<&str, message::ValidationError> {
+        message::Check::of::<Self>().text("account", &self.account)
+    }
+
+    /// Sets `account`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_account(&mut self, value: &str) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_text("account", value)?;
+        check.min_length("account", value.len(), 3)?;
+        check.no_hex_prefix("account", &value)?;
+        self.account = value;
+        Ok(())
+    }
+
+    /// Sets `fields`.
+    ///
+    /// # Errors
+    ///
+    /// If the value breaks a rule; the message is then unchanged.
+    pub fn set_fields(&mut self, value: &[u8]) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        let value = check.store_vec("fields", value)?;
+        self.fields = value;
+        Ok(())
+    }
+}
+
+impl Default for Secret {
+    /// All bytes zero, which may not be a valid message.
+    fn default() -> Self {
+        FromZeros::new_zeroed()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::not_logged::<Self>(f)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Message for Secret {
+    const NAME: &'static str = "Secret";
+    const TOPIC: &'static str = "rules";
+    const TOPIC_ID: u16 = 1009;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("a8d367e40f85ad4d0f70b9f11c75999de43e73a74cff5ee0a7cf071fea242c1d");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::DropNewest;
+    const LOG_PAYLOAD: bool = false;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("set_account", "String(7)", 0, 16),
+        message::FieldInfo::new("account", "String(9)", 16, 18),
+        message::FieldInfo::new("new", "bool", 34, 1),
+        message::FieldInfo::new("fields", "Vec<u8>(4)", 36, 12),
+        message::FieldInfo::new("amount", "f64", 48, 8),
+        message::FieldInfo::new("limit", "i64", 56, 8),
+        message::FieldInfo::new("tier", "u8 SILVER=2 GOLD=3", 64, 1),
+    ];
+
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        check.text("set_account", &self.set_account)?;
+        check.text("account", &self.account)?;
+        check.min_length("account", self.account.len(), 3)?;
+        check.no_hex_prefix("account", &self.account)?;
+        check.truth("new", self.new)?;
+        check.vec("fields", &self.fields)?;
+        check.float("amount", self.amount, 10.0, 20.0)?;
+        check.int("limit", i128::from(self.limit), -1000, 1000)?;
+        check.member("tier", self.tier)?;
+        Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Secret {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Secret as Message>::view(payload)
     }
 }
 

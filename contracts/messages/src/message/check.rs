@@ -1,9 +1,9 @@
 //! Checks that generated `validate` functions are written with.
 
 use std::fmt;
-use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
+use zerocopy::{Immutable, IntoBytes};
 
-use super::{InlineString, InlineVec, WireBool};
+use super::{Element, InlineString, InlineVec, Message, NamedInt, WireBool};
 
 /// Which rule a value breaks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,20 +30,20 @@ pub enum Problem {
     },
     /// Integer that no name of the enum has.
     Enum {
-        /// Value found.
-        value: i128,
+        /// Value found; `None` where the contract says not to log it.
+        value: Option<i128>,
     },
     /// Truth value that is neither 0 nor 1.
     Bool {
-        /// Byte found.
-        value: u8,
+        /// Byte found; `None` where the contract says not to log it.
+        value: Option<u8>,
     },
     /// Zero where the contract asks for anything else.
     Zero,
     /// Integer outside of the contract's bounds.
     IntRange {
-        /// Value found.
-        value: i128,
+        /// Value found; `None` where the contract says not to log it.
+        value: Option<i128>,
         /// Smallest value.
         min: i128,
         /// Largest value.
@@ -51,8 +51,8 @@ pub enum Problem {
     },
     /// Float outside of the contract's bounds, or not a number.
     FloatRange {
-        /// Value found.
-        value: f64,
+        /// Value found; `None` where the contract says not to log it.
+        value: Option<f64>,
         /// Smallest value.
         min: f64,
         /// Largest value.
@@ -62,56 +62,72 @@ pub enum Problem {
     HexPrefix,
 }
 
+impl Problem {
+    /// The same without the value.
+    fn without_value(mut self) -> Self {
+        match &mut self {
+            Self::Enum { value } | Self::IntRange { value, .. } => *value = None,
+            Self::Bool { value } => *value = None,
+            Self::FloatRange { value, .. } => *value = None,
+            Self::Length { .. }
+            | Self::TooShort { .. }
+            | Self::Utf8 { .. }
+            | Self::Zero
+            | Self::HexPrefix => {}
+        }
+        self
+    }
+}
+
+/// A value, or what stands for it.
+struct Shown<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("(not logged)"),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Length { length, max } => {
-                write!(
-                    f,
-                    "length out of range: length={length}, max={max}; shorten the value"
-                )
-            }
-            Self::TooShort { length, min } => {
-                write!(
-                    f,
-                    "value too short: length={length}, min={min}; give a longer value"
-                )
-            }
-            Self::Utf8 { valid_up_to } => {
-                write!(
-                    f,
-                    "text is not UTF-8: valid_up_to={valid_up_to}; encode it as UTF-8"
-                )
-            }
-            Self::Enum { value } => {
-                write!(
-                    f,
-                    "value has no name in the enum: value={value}; use one of its constants"
-                )
-            }
-            Self::Bool { value } => {
-                write!(
-                    f,
-                    "not a truth value: value={value}, legal 0 or 1; write a bool"
-                )
-            }
-            Self::Zero => write!(
+            Self::Length { length, max } => write!(
                 f,
-                "value is zero: value=0; the contract asks for another one"
+                "length out of range: length={length}, max={max}; shorten the value"
             ),
-            Self::IntRange { value, min, max } => {
-                write!(
-                    f,
-                    "value out of range: value={value}, min={min}, max={max}; stay inside"
-                )
-            }
-            Self::FloatRange { value, min, max } => {
-                write!(
-                    f,
-                    "value out of range: value={value}, min={min}, max={max}; stay inside"
-                )
-            }
-            Self::HexPrefix => write!(f, "text starts with 0x: prefix=0x; leave the prefix out"),
+            Self::TooShort { length, min } => write!(
+                f,
+                "value too short: length={length}, min={min}; give a longer value"
+            ),
+            Self::Utf8 { valid_up_to } => write!(
+                f,
+                "text is not UTF-8: valid_up_to={valid_up_to}; encode it as UTF-8"
+            ),
+            Self::Enum { value } => write!(
+                f,
+                "value has no name in the enum: value={}; use one of its constants",
+                Shown(value)
+            ),
+            Self::Bool { value } => write!(
+                f,
+                "not a truth value: value={}, legal 0 or 1; write a bool",
+                Shown(value)
+            ),
+            Self::Zero => f.write_str("value is zero: value=0; the contract asks for another one"),
+            Self::IntRange { value, min, max } => write!(
+                f,
+                "value out of range: value={}, min={min}, max={max}; stay inside",
+                Shown(value)
+            ),
+            Self::FloatRange { value, min, max } => write!(
+                f,
+                "value out of range: value={}, min={min}, max={max}; stay inside",
+                Shown(value)
+            ),
+            Self::HexPrefix => f.write_str("text starts with 0x: prefix=0x; leave the prefix out"),
         }
     }
 }
@@ -152,6 +168,7 @@ impl std::error::Error for ValidationError {}
 #[derive(Debug, Clone, Copy)]
 pub struct Check {
     message: &'static str,
+    log_payload: bool,
 }
 
 type Checked = Result<(), ValidationError>;
@@ -159,65 +176,108 @@ type Checked = Result<(), ValidationError>;
 impl Check {
     /// Starts the checks of a message.
     #[must_use]
-    pub const fn new(message: &'static str) -> Self {
-        Self { message }
+    pub const fn of<M: Message>() -> Self {
+        Self {
+            message: M::NAME,
+            log_payload: M::LOG_PAYLOAD,
+        }
+    }
+
+    fn error(self, field: &'static str, problem: Problem) -> ValidationError {
+        ValidationError {
+            message: self.message,
+            field,
+            problem: if self.log_payload {
+                problem
+            } else {
+                problem.without_value()
+            },
+        }
     }
 
     fn ensure(self, field: &'static str, holds: bool, problem: Problem) -> Checked {
         if holds {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(self.error(field, problem))
         }
-        Err(ValidationError {
-            message: self.message,
-            field,
-            problem,
-        })
     }
 
-    /// The stored length fits and the bytes are UTF-8.
+    /// Names the message and the field in an error of a value.
+    fn named<T>(
+        self,
+        field: &'static str,
+        outcome: Result<T, ValidationError>,
+    ) -> Result<T, ValidationError> {
+        outcome.map_err(|failed| self.error(field, failed.problem))
+    }
+
+    /// The text, if its stored length fits and its bytes are UTF-8.
     ///
     /// # Errors
     ///
     /// If not.
-    pub fn text<const N: usize>(self, field: &'static str, text: &InlineString<N>) -> Checked {
-        let named = |failed| ValidationError {
-            message: self.message,
-            field,
-            ..failed
-        };
-        text.as_str().map(|_| ()).map_err(named)
+    pub fn text<'a, const N: usize>(
+        self,
+        field: &'static str,
+        text: &'a InlineString<N>,
+    ) -> Result<&'a str, ValidationError> {
+        self.named(field, text.as_str())
     }
 
-    /// The stored number of elements fits.
+    /// The elements, if their stored number fits.
     ///
     /// # Errors
     ///
     /// If not.
-    pub fn vec<T, const N: usize>(self, field: &'static str, vec: &InlineVec<T, N>) -> Checked
-    where
-        T: FromBytes + IntoBytes + Immutable + Unaligned + Copy,
-    {
-        let named = |failed| ValidationError {
-            message: self.message,
-            field,
-            ..failed
-        };
-        vec.as_slice().map(|_| ()).map_err(named)
+    ///
+    /// # Panics
+    ///
+    /// If the vec is not inside of a message, which is what aligns it.
+    pub fn vec<'a, T: Element, const N: usize>(
+        self,
+        field: &'static str,
+        vec: &'a InlineVec<T, N>,
+    ) -> Result<&'a [T::Native], ValidationError> {
+        let items = self.named(field, vec.as_native())?;
+        Ok(items.expect("messages align their vecs, which is asserted at compile time"))
     }
 
-    /// The byte is 0 or 1.
+    /// Stores a text, if it fits.
     ///
     /// # Errors
     ///
     /// If not.
-    pub fn truth(self, field: &'static str, value: WireBool) -> Checked {
-        self.ensure(
-            field,
-            value.get().is_some(),
-            Problem::Bool {
-                value: value.byte(),
-            },
-        )
+    pub fn store_text<const N: usize>(
+        self,
+        field: &'static str,
+        text: &str,
+    ) -> Result<InlineString<N>, ValidationError> {
+        self.named(field, InlineString::new(text))
+    }
+
+    /// Stores elements, if they fit.
+    ///
+    /// # Errors
+    ///
+    /// If not.
+    pub fn store_vec<T: Element, const N: usize>(
+        self,
+        field: &'static str,
+        items: &[T::Native],
+    ) -> Result<InlineVec<T, N>, ValidationError> {
+        self.named(field, InlineVec::from_native(items))
+    }
+
+    /// The truth value, if the byte is 0 or 1.
+    ///
+    /// # Errors
+    ///
+    /// If not.
+    pub fn truth(self, field: &'static str, value: WireBool) -> Result<bool, ValidationError> {
+        let byte = Some(value.byte());
+        let failed = || self.error(field, Problem::Bool { value: byte });
+        value.get().ok_or_else(failed)
     }
 
     /// The value has a name.
@@ -225,19 +285,10 @@ impl Check {
     /// # Errors
     ///
     /// If not.
-    pub fn member(
-        self,
-        field: &'static str,
-        name: Option<&'static str>,
-        value: impl Into<i128>,
-    ) -> Checked {
-        self.ensure(
-            field,
-            name.is_some(),
-            Problem::Enum {
-                value: value.into(),
-            },
-        )
+    pub fn member<E: NamedInt>(self, field: &'static str, value: E) -> Checked {
+        let named = value.member_name().is_some();
+        let value = Some(value.value().into());
+        self.ensure(field, named, Problem::Enum { value })
     }
 
     /// The length is at least `min`.
@@ -277,7 +328,11 @@ impl Check {
     ///
     /// If not.
     pub fn int(self, field: &'static str, value: i128, min: i128, max: i128) -> Checked {
-        let problem = Problem::IntRange { value, min, max };
+        let problem = Problem::IntRange {
+            value: Some(value),
+            min,
+            max,
+        };
         self.ensure(field, (min..=max).contains(&value), problem)
     }
 
@@ -288,7 +343,11 @@ impl Check {
     /// If not.
     pub fn float(self, field: &'static str, value: impl Into<f64>, min: f64, max: f64) -> Checked {
         let value = value.into();
-        let problem = Problem::FloatRange { value, min, max };
+        let problem = Problem::FloatRange {
+            value: Some(value),
+            min,
+            max,
+        };
         self.ensure(field, value >= min && value <= max, problem)
     }
 
@@ -302,12 +361,7 @@ impl Check {
         field: &'static str,
         text: &InlineString<N>,
     ) -> Checked {
-        let named = |failed| ValidationError {
-            message: self.message,
-            field,
-            ..failed
-        };
-        let text = text.as_str().map_err(named)?;
+        let text = self.text(field, text)?;
         let prefixed = text.starts_with("0x") || text.starts_with("0X");
         self.ensure(field, !prefixed, Problem::HexPrefix)
     }

@@ -5,6 +5,8 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::check::{Problem, ValidationError};
+use super::element::Element;
+use super::show;
 
 /// UTF-8 text of at most `CAPACITY` bytes: u16 length, six zero bytes, the text, zeros.
 #[repr(C)]
@@ -122,7 +124,7 @@ impl<const CAPACITY: usize> PartialEq<&str> for InlineString<CAPACITY> {
 impl<const CAPACITY: usize> fmt::Debug for InlineString<CAPACITY> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_str() {
-            Ok(text) => text.fmt(f),
+            Ok(text) => show::text(text, f),
             Err(failed) => write!(f, "invalid({failed})"),
         }
     }
@@ -142,10 +144,7 @@ pub struct InlineVec<T: Unaligned, const CAPACITY: usize> {
     items: [T; CAPACITY],
 }
 
-impl<T, const CAPACITY: usize> InlineVec<T, CAPACITY>
-where
-    T: FromBytes + IntoBytes + Immutable + Unaligned + Copy,
-{
+impl<T: Element, const CAPACITY: usize> InlineVec<T, CAPACITY> {
     /// Copies elements.
     ///
     /// # Errors
@@ -165,6 +164,30 @@ where
                 max: CAPACITY,
             })),
         }
+    }
+
+    /// Copies numbers of Rust's own types: `InlineVec::from_native(&[1.0, 2.0])`.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than `CAPACITY`.
+    #[allow(clippy::missing_panics_doc, reason = "the types have the same bytes")]
+    pub fn from_native(items: &[T::Native]) -> Result<Self, ValidationError> {
+        let items = <[T]>::ref_from_bytes(items.as_bytes());
+        Self::new(items.expect("elements have no alignment and the size of the native type"))
+    }
+
+    /// The elements as Rust's own type, without copying.
+    ///
+    /// Cost: a check of the length and of the address. `None` if the elements are not aligned for that
+    /// type; in a message they always are.
+    ///
+    /// # Errors
+    ///
+    /// If the stored number of elements exceeds `CAPACITY`.
+    pub fn as_native(&self) -> Result<Option<&[T::Native]>, ValidationError> {
+        let items = self.as_slice()?;
+        Ok(<[T::Native]>::ref_from_bytes(items.as_bytes()).ok())
     }
 
     /// Copies the elements of an iterator, each converted: `InlineVec::collect([1.0, 2.0])`.
@@ -225,11 +248,11 @@ where
 
 impl<T, const CAPACITY: usize> fmt::Debug for InlineVec<T, CAPACITY>
 where
-    T: FromBytes + IntoBytes + Immutable + Unaligned + Copy + fmt::Debug,
+    T: Element,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_slice() {
-            Ok(items) => items.fmt(f),
+            Ok(items) => T::show_all(items, f),
             Err(failed) => write!(f, "invalid({failed})"),
         }
     }

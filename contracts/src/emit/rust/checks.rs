@@ -5,31 +5,30 @@ use crate::check::snake;
 use crate::emit::{bounds, float, int_bounds, min_length};
 use crate::model::{Field, FieldType, Int, Number, Rule, Scalar};
 
-/// The statements that check one field.
-pub(super) fn checks(field: &Field) -> String {
-    let name = snake(&field.name);
-    let quoted = format!("\"{name}\"");
-    let value = format!("self.{name}");
+/// One statement on a field.
+fn statement(field: &Field, check: &str, arguments: Vec<String>) -> String {
+    let name = format!("\"{}\"", snake(&field.name));
+    let arguments: Vec<_> = [name].into_iter().chain(arguments).collect();
+    call("        ", &format!("check.{check}"), &arguments, "?;")
+}
+
+/// The statement that holds a value against its type.
+pub(super) fn type_check(field: &Field, value: &str) -> String {
+    match field.kind {
+        FieldType::Text { .. } => statement(field, "text", vec![format!("&{value}")]),
+        FieldType::Vec { .. } => statement(field, "vec", vec![format!("&{value}")]),
+        FieldType::Bool => statement(field, "truth", vec![value.to_owned()]),
+        FieldType::Enum { .. } => statement(field, "member", vec![value.to_owned()]),
+        _ => String::new(),
+    }
+}
+
+/// The statements that hold a value against the rules of its field.
+pub(super) fn rule_checks(field: &Field, value: &str) -> String {
     let mut text = String::new();
     let mut add = |check: &str, arguments: &[String]| {
-        let arguments: Vec<_> = [quoted.clone()]
-            .into_iter()
-            .chain(arguments.to_vec())
-            .collect();
-        text.push_str(&call(
-            "        ",
-            &format!("check.{check}"),
-            &arguments,
-            "?;",
-        ));
+        text.push_str(&statement(field, check, arguments.to_vec()));
     };
-    match field.kind {
-        FieldType::Text { .. } => add("text", &[format!("&{value}")]),
-        FieldType::Vec { .. } => add("vec", &[format!("&{value}")]),
-        FieldType::Bool => add("truth", std::slice::from_ref(&value)),
-        FieldType::Enum { .. } => add("member", &[format!("{value}.name()"), format!("{value}.0")]),
-        _ => {}
-    }
     if min_length(field) > 0 {
         add(
             "min_length",
@@ -37,13 +36,13 @@ pub(super) fn checks(field: &Field) -> String {
         );
     }
     if bounds(field) != (None, None) {
-        let (check, arguments) = range(field, &value);
+        let (check, arguments) = range(field, value);
         add(check, &arguments);
     }
     for rule in &field.rules {
         match rule {
             Rule::NotZero if matches!(field.kind, FieldType::Scalar(Scalar::F32 | Scalar::F64)) => {
-                add("not_zero_float", std::slice::from_ref(&value));
+                add("not_zero_float", &[value.to_owned()]);
             }
             Rule::NotZero => add("not_zero", &[format!("&{value}")]),
             Rule::No0xPrefix => add("no_hex_prefix", &[format!("&{value}")]),

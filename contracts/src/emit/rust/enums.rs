@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::layout::doc;
+use super::layout::{array, doc};
 use crate::model::EnumType;
 
 pub(super) fn enumeration(found: &EnumType) -> String {
@@ -13,7 +13,7 @@ pub(super) fn enumeration(found: &EnumType) -> String {
         ..
     } = found;
     let repr = repr.name();
-    let mut text = format!("\n{}", doc("", &super::described(&found.description, name)));
+    let mut text = format!("\n{}", doc("", &description(found)));
     let _ = write!(
         text,
         "///\n/// Any integer can arrive from a peer; those without a name fail validation.\n\
@@ -35,10 +35,33 @@ pub(super) fn enumeration(found: &EnumType) -> String {
     let _ = write!(
         text,
         "            _ => None,\n        }}\n    }}\n}}\n\n\
-         impl fmt::Debug for {name} {{\n    \
-         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{\n        \
-         match self.name() {{\n            Some(name) => f.write_str(name),\n            \
-         None => write!(f, \"{name}({{}})\", self.0),\n        }}\n    }}\n}}\n"
+         impl message::NamedInt for {name} {{\n    type Int = {repr};\n\n    \
+         const TYPE: &'static str = \"{name}\";\n"
     );
+    let member = |(variant, _): &(String, i128)| format!("(\"{variant}\", Self::{variant})");
+    let members: Vec<_> = variants.iter().map(member).collect();
+    let head = "const MEMBERS: &'static [(&'static str, Self)] = &";
+    text.push_str(&array("    ", head, &members, ";"));
+    let _ = write!(
+        text,
+        "\n    fn value(self) -> {repr} {{\n        self.0\n    }}\n\n    \
+         fn member_name(self) -> Option<&'static str> {{\n        self.name()\n    }}\n}}\n"
+    );
+    for format in ["Debug", "Display"] {
+        let _ = write!(
+            text,
+            "\nimpl fmt::{format} for {name} {{\n    \
+             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{\n        \
+             message::NamedInt::show(*self, f)\n    }}\n}}\n"
+        );
+    }
     text
+}
+
+fn description(found: &EnumType) -> String {
+    if !found.description.is_empty() {
+        return found.description.clone();
+    }
+    let names = found.variants.iter().map(|(name, _)| format!("`{name}`"));
+    format!("One of {}.", names.collect::<Vec<_>>().join(", "))
 }

@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::checks::checks;
 use super::layout::{array, array_of_calls, call, doc};
-use super::types::{stored_align, stored_size, stored_type};
-use super::{constants, described};
+use super::types::{padded_members, stored_align, stored_type};
+use super::{constants, described, field_doc, values};
 use crate::check::{pascal, snake};
-use crate::model::{Contracts, Field, Message};
+use crate::model::{Contracts, Field, FieldType, Message};
 
 pub(super) fn message(contracts: &Contracts, message: &Message) -> String {
     let name = pascal(&message.name);
@@ -30,37 +29,33 @@ pub(super) fn message(contracts: &Contracts, message: &Message) -> String {
         let _ = writeln!(text, "pub struct {name} {{}}");
     } else {
         let _ = writeln!(text, "pub struct {name} {{");
-        text.push_str(&members(contracts, message, size));
+        text.push_str(&members(contracts, message));
         text.push_str("}\n");
     }
     text.push_str(&asserts(message, &name, size));
-    text.push_str(&default_and_debug(message, &name));
+    text.push_str(&values::fields_struct(contracts, message));
+    text.push_str(&values::inherent(contracts, message));
+    text.push_str(&default_and_formats(message, &name));
     text.push_str(&message_impl(contracts, message, &name));
+    text.push_str(&try_from(&name));
     text
 }
 
-fn members(contracts: &Contracts, message: &Message, size: usize) -> String {
+fn members(contracts: &Contracts, message: &Message) -> String {
     let mut text = String::new();
-    let mut end = 0;
-    let mut pads = 0;
-    let mut pad = |text: &mut String, from: usize, to: usize| {
-        if from < to {
-            let _ = writeln!(
-                text,
-                "    #[doc(hidden)]\n    pub _pad{pads}: [u8; {}],",
-                to - from
-            );
-            pads += 1;
-        }
-    };
-    for field in &message.fields {
-        pad(&mut text, end, field.offset);
-        text.push_str(&doc("    ", &described(&field.description, &field.name)));
-        let kind = stored_type(contracts, field.kind);
-        let _ = writeln!(text, "    pub {}: {kind},", snake(&field.name));
-        end = field.offset + stored_size(field.kind);
+    for (name, member) in padded_members(message) {
+        let kind = match member {
+            Ok(field) => {
+                text.push_str(&doc("    ", &field_doc(contracts, field)));
+                stored_type(contracts, field.kind)
+            }
+            Err(padding) => {
+                text.push_str("    #[doc(hidden)]\n");
+                format!("[u8; {padding}]")
+            }
+        };
+        let _ = writeln!(text, "    pub {name}: {kind},");
     }
-    pad(&mut text, end, size);
     text
 }
 
@@ -86,24 +81,37 @@ fn asserts(message: &Message, name: &str, size: usize) -> String {
     text
 }
 
-fn default_and_debug(message: &Message, name: &str) -> String {
+fn default_and_formats(message: &Message, name: &str) -> String {
     let mut text = format!(
         "\nimpl Default for {name} {{\n    /// All bytes zero, which may not be a valid message.\n    \
-         fn default() -> Self {{\n        Self::new_zeroed()\n    }}\n}}\n\n\
+         fn default() -> Self {{\n        FromZeros::new_zeroed()\n    }}\n}}\n\n\
          impl fmt::Debug for {name} {{\n    \
          fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{\n"
     );
-    if message.fields.is_empty() {
-        let _ = writeln!(text, "        f.write_str(\"{name}\")\n    }}\n}}");
-        return text;
+    if !message.log_payload {
+        text.push_str("        message::not_logged::<Self>(f)\n");
+    } else if message.fields.is_empty() {
+        let _ = writeln!(text, "        f.write_str(\"{name}\")");
+    } else {
+        let _ = writeln!(text, "        let mut out = f.debug_struct(\"{name}\");");
+        for field in &message.fields {
+            let name = snake(&field.name);
+            let value = match field.kind {
+                FieldType::U256 | FieldType::Bytes(_) => format!("&message::Hex(&self.{name})"),
+                FieldType::Table { .. } => format!("&message::HexRows(&self.{name})"),
+                _ => format!("&self.{name}"),
+            };
+            let arguments = [format!("\"{name}\""), value];
+            text.push_str(&call("        ", "out.field", &arguments, ";"));
+        }
+        text.push_str("        out.finish()\n");
     }
-    let _ = writeln!(text, "        let mut out = f.debug_struct(\"{name}\");");
-    for field in &message.fields {
-        let field = snake(&field.name);
-        let arguments = [format!("\"{field}\""), format!("&self.{field}")];
-        text.push_str(&call("        ", "out.field", &arguments, ";"));
-    }
-    text.push_str("        out.finish()\n    }\n}\n");
+    let _ = write!(
+        text,
+        "    }}\n}}\n\nimpl fmt::Display for {name} {{\n    \
+         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{\n        \
+         write!(f, \"{{self:?}}\")\n    }}\n}}\n"
+    );
     text
 }
 
@@ -134,11 +142,20 @@ fn message_impl(contracts: &Contracts, message: &Message, name: &str) -> String 
     let head = "const FIELDS: &'static [message::FieldInfo] = &";
     text.push_str(&array_of_calls("    ", head, &fields, ";"));
     text.push_str("\n    fn validate(&self) -> Result<(), message::ValidationError> {\n");
-    let checks: String = message.fields.iter().map(checks).collect();
+    let checks: String = message.fields.iter().map(values::checks).collect();
     if !checks.is_empty() {
-        text.push_str("        let check = message::Check::new(Self::NAME);\n");
+        text.push_str("        let check = message::Check::of::<Self>();\n");
         text.push_str(&checks);
     }
     text.push_str("        Ok(())\n    }\n}\n");
     text
+}
+
+fn try_from(name: &str) -> String {
+    format!(
+        "\nimpl<'a> TryFrom<&'a [u8]> for &'a {name} {{\n    type Error = message::ViewError;\n\n    \
+         /// Views a payload as [`Message::view`] does.\n    \
+         fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {{\n        \
+         <{name} as Message>::view(payload)\n    }}\n}}\n"
+    )
 }

@@ -7,6 +7,8 @@ use crate::emit::wrap;
 /// Widest line, and widest arguments of a call, elements of an array or struct literal on one line.
 const WIDTH: usize = 100;
 const ARGUMENTS_WIDTH: usize = 60;
+/// Widest fields of a struct literal on one line.
+const LITERAL_WIDTH: usize = 18;
 /// Elements up to this width are put several on a line.
 const SHORT_ELEMENT_WIDTH: usize = 10;
 
@@ -88,5 +90,19 @@ pub(super) fn array_of_calls(
         text.push_str(&call(&inner, function, arguments, ","));
     }
     let _ = writeln!(text, "{indent}]{tail}");
+    text
+}
+
+/// A struct literal behind `head`; each field is `name: value`.
+pub(super) fn literal(indent: &str, head: &str, fields: &[String], tail: &str) -> String {
+    let joined = fields.join(", ");
+    if joined.len() <= LITERAL_WIDTH {
+        return format!("{indent}{head} {{ {joined} }}{tail}\n");
+    }
+    let mut text = format!("{indent}{head} {{\n");
+    for field in fields {
+        let _ = writeln!(text, "{indent}    {field},");
+    }
+    let _ = writeln!(text, "{indent}}}{tail}");
     text
 }

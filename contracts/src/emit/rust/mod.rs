@@ -10,14 +10,15 @@ mod enums;
 mod fixed;
 mod layout;
 mod types;
+mod values;
 pub(crate) mod vectors;
 
 use std::fmt::Write as _;
 
-use super::source_name;
+use super::{legal, source_name};
 use crate::check::pascal;
 use crate::digest::hex;
-use crate::model::{Contracts, Encoding, Message};
+use crate::model::{Contracts, Delivery, Encoding, Field, FieldType, Message, Rule};
 use layout::{array_of_calls, doc};
 
 /// The whole file. `runtime` is the path of the module with the message traits.
@@ -136,6 +137,25 @@ fn described(description: &str, name: &str) -> String {
     }
 }
 
+/// What a field means and what its values may be, where its type does not say that already.
+fn field_doc(contracts: &Contracts, field: &Field) -> String {
+    let says_more = match field.kind {
+        FieldType::Text { .. } | FieldType::Vec { .. } => true,
+        FieldType::Enum { .. } => false,
+        _ => field
+            .rules
+            .iter()
+            .any(|rule| !matches!(rule, Rule::Documented(_))),
+    };
+    if !says_more {
+        return described(&field.description, &field.name);
+    }
+    let legal = legal(contracts, field);
+    let mut chars = legal.chars();
+    let first = chars.next().map_or(' ', |first| first.to_ascii_uppercase());
+    format!("{} {first}{}.", field.description, chars.as_str())
+}
+
 /// The constants that messages of both kinds have.
 fn constants(message: &Message) -> String {
     let mut text = String::new();
@@ -151,10 +171,10 @@ fn constants(message: &Message) -> String {
     ));
     text.push_str("    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;\n");
     let delivery = match message.delivery {
-        crate::model::Delivery::Block => "Block",
-        crate::model::Delivery::DropNewest => "DropNewest",
-        crate::model::Delivery::DropOldest => "DropOldest",
-        crate::model::Delivery::Conflate => "Conflate",
+        Delivery::Block => "Block",
+        Delivery::DropNewest => "DropNewest",
+        Delivery::DropOldest => "DropOldest",
+        Delivery::Conflate => "Conflate",
     };
     let _ = writeln!(
         text,

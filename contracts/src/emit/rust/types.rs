@@ -1,6 +1,7 @@
 //! How fields are stored in Rust.
 
-use crate::model::{Contracts, Element, FieldType, Message, PREFIX_LEN};
+use crate::check::snake;
+use crate::model::{Contracts, Element, Field, FieldType, Message, PREFIX_LEN};
 
 /// Bytes of a field's Rust type, which does not round texts and vecs up to their alignment.
 pub(super) fn stored_size(kind: FieldType) -> usize {
@@ -49,12 +50,47 @@ pub(super) fn stored_type(contracts: &Contracts, kind: FieldType) -> String {
     }
 }
 
-/// Whether the Rust struct has padding members.
-pub(super) fn has_padding(message: &Message) -> bool {
-    let used: usize = message
-        .fields
-        .iter()
-        .map(|field| stored_size(field.kind))
-        .sum();
-    message.wire_len != Some(used)
+/// The members of the Rust struct in memory order: a field, or a number of padding bytes.
+pub(super) fn padded_members(message: &Message) -> Vec<(String, Result<&Field, usize>)> {
+    let mut members = Vec::new();
+    let mut end = 0;
+    let mut pads = 0;
+    let mut pad = |members: &mut Vec<_>, from: usize, to: usize| {
+        if from < to {
+            members.push((format!("_pad{pads}"), Err(to - from)));
+            pads += 1;
+        }
+    };
+    for field in &message.fields {
+        pad(&mut members, end, field.offset);
+        members.push((snake(&field.name), Ok(field)));
+        end = field.offset + stored_size(field.kind);
+    }
+    pad(&mut members, end, message.wire_len.unwrap_or(end));
+    members
+}
+
+/// The type that a program computes with. A lifetime is written with the blank behind it: `'a `.
+pub(super) fn natural_type(contracts: &Contracts, kind: FieldType, lifetime: &str) -> String {
+    match kind {
+        FieldType::Bool => "bool".to_owned(),
+        FieldType::U128 => "u128".to_owned(),
+        FieldType::I128 => "i128".to_owned(),
+        FieldType::Text { .. } => format!("&{lifetime}str"),
+        FieldType::Vec { element, .. } => match element {
+            Element::Bytes(len) => format!("&{lifetime}[[u8; {len}]]"),
+            Element::Scalar(scalar) => format!("&{lifetime}[{}]", scalar.name()),
+        },
+        other => stored_type(contracts, other),
+    }
+}
+
+/// Whether the natural value is borrowed from the message.
+pub(super) fn is_borrowed(kind: FieldType) -> bool {
+    matches!(kind, FieldType::Text { .. } | FieldType::Vec { .. })
+}
+
+/// Whether the natural type differs from the stored one.
+pub(super) fn is_stored_otherwise(kind: FieldType) -> bool {
+    is_borrowed(kind) || matches!(kind, FieldType::Bool | FieldType::U128 | FieldType::I128)
 }
