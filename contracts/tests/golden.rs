@@ -85,7 +85,7 @@ fn messages_are_found_by_name_and_by_id_and_know_their_topic() {
         ]
     );
     assert_eq!(golden.by_id(1000).expect("declared").topic, "market-data");
-    assert!(golden.by_id(1008).is_none());
+    assert!(golden.by_id(1010).is_none());
     let texts = golden.by_name("Texts").expect("declared");
     assert_eq!((texts.delivery, texts.key.len()), (Delivery::Conflate, 2));
     let packed = golden.by_name("Packed").expect("declared");

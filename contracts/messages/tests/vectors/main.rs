@@ -4,6 +4,7 @@
 //! agree on whether its values are valid.
 
 mod bandit;
+mod behaviour;
 mod control;
 #[allow(dead_code, unreachable_pub, reason = "generated for a library")]
 #[path = "../../../tests/golden/grammar.rs"]
