@@ -75,7 +75,7 @@ _OTHER_RULES_STATE: Final[dict[int, OtherRulesState]] = {member.value: member fo
 
 
 class Tier(enum.IntEnum):
-    """Not described in the contracts file."""
+    """One of SILVER, GOLD."""
 
     SILVER = 2
     GOLD = 3
@@ -1226,12 +1226,12 @@ class Lists(Message):
     TOPIC_ID: ClassVar[int] = 1008
     SIZE: ClassVar[int] = 192
     HEADER_WORD: ClassVar[int] = 0x000003F0000000C0
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("746473093db87f14c0c8137bb3291b8cc83de2c88bd7cb880fa94a889a03fe42")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<14s2x24s20s4x24s33s66s5x"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "block"
-    LOG_PAYLOAD: ClassVar[bool] = True
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("words", "Vec<u16>(3)", 0, 14, "14s"),
         Field("longs", "Vec<u64>(2)", 16, 24, "24s"),
@@ -1244,12 +1244,12 @@ class Lists(Message):
     def __init__(
         self,
         *,
-        words: Sequence[int] = (),
-        longs: Sequence[int] = (),
-        ints: Sequence[int],
-        wides: Sequence[int] = (),
+        words: Iterable[int] = (),
+        longs: Iterable[int] = (),
+        ints: Iterable[int],
+        wides: Iterable[int] = (),
         hash: bytes = bytes(33),
-        grid: Sequence[bytes] = (bytes(2),) * 33,
+        grid: Iterable[bytes] = (bytes(2),) * 33,
     ) -> None:
         self._allocate()
         self.words = words
@@ -1259,40 +1259,64 @@ class Lists(Message):
         self.hash = hash
         self.grid = grid
 
+    def set(
+        self,
+        *,
+        words: Iterable[int] | None = None,
+        longs: Iterable[int] | None = None,
+        ints: Iterable[int] | None = None,
+        wides: Iterable[int] | None = None,
+        hash: bytes | None = None,
+        grid: Iterable[bytes] | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if words is not None:
+            self.words = words
+        if longs is not None:
+            self.longs = longs
+        if ints is not None:
+            self.ints = ints
+        if wides is not None:
+            self.wides = wides
+        if hash is not None:
+            self.hash = hash
+        if grid is not None:
+            self.grid = grid
+
     @property
-    def words(self) -> Sequence[int]:
+    def words(self) -> tuple[int, ...]:
         """At most 3 u16 values."""
         return read_number_rows(self, 0, 3, "words", "u16", 2)
 
     @words.setter
-    def words(self, value: Sequence[int]) -> None:
+    def words(self, value: Iterable[int]) -> None:
         write_number_rows(self, 0, 3, "words", value, "u16", 2)
 
     @property
-    def longs(self) -> Sequence[int]:
+    def longs(self) -> tuple[int, ...]:
         """At most 2 u64 values."""
         return read_number_rows(self, 16, 2, "longs", "u64", 8)
 
     @longs.setter
-    def longs(self, value: Sequence[int]) -> None:
+    def longs(self, value: Iterable[int]) -> None:
         write_number_rows(self, 16, 2, "longs", value, "u64", 8)
 
     @property
-    def ints(self) -> Sequence[int]:
+    def ints(self) -> tuple[int, ...]:
         """2 to 3 i32 values."""
         return read_number_rows(self, 40, 3, "ints", "i32", 4)
 
     @ints.setter
-    def ints(self, value: Sequence[int]) -> None:
+    def ints(self, value: Iterable[int]) -> None:
         write_number_rows(self, 40, 3, "ints", value, "i32", 4, minimum=2)
 
     @property
-    def wides(self) -> Sequence[int]:
+    def wides(self) -> tuple[int, ...]:
         """At most 2 i64 values."""
         return read_number_rows(self, 64, 2, "wides", "i64", 8)
 
     @wides.setter
-    def wides(self, value: Sequence[int]) -> None:
+    def wides(self, value: Iterable[int]) -> None:
         write_number_rows(self, 64, 2, "wides", value, "i64", 8)
 
     @property
@@ -1305,12 +1329,12 @@ class Lists(Message):
         write_bytes(self, 88, 33, "hash", value)
 
     @property
-    def grid(self) -> Sequence[bytes]:
+    def grid(self) -> tuple[bytes, ...]:
         """33 times 2 bytes."""
         return read_rows(self, 121, 2, 33)
 
     @grid.setter
-    def grid(self, value: Sequence[bytes]) -> None:
+    def grid(self, value: Iterable[bytes]) -> None:
         write_rows(self, 121, 2, 33, "grid", value)
 
 
@@ -1324,12 +1348,12 @@ class Secret(Message):
     TOPIC_ID: ClassVar[int] = 1009
     SIZE: ClassVar[int] = 72
     HEADER_WORD: ClassVar[int] = 0x000003F100000048
+    DELIVERY: ClassVar[str] = "drop_newest"
+    LOG_PAYLOAD: ClassVar[bool] = False
     LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("a8d367e40f85ad4d0f70b9f11c75999de43e73a74cff5ee0a7cf071fea242c1d")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<16s18s?1x12sdqB7x"
     KEY: ClassVar[tuple[str, ...]] = ()
-    DELIVERY: ClassVar[str] = "drop_newest"
-    LOG_PAYLOAD: ClassVar[bool] = False
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("set_account", "String(7)", 0, 16, "16s"),
         Field("account", "String(9)", 16, 18, "18s"),
@@ -1359,6 +1383,33 @@ class Secret(Message):
         self.amount = amount
         self.limit = limit
         self.tier = tier
+
+    def set(
+        self,
+        *,
+        set_account: str | None = None,
+        account: str | None = None,
+        new: bool | None = None,
+        fields: bytes | None = None,
+        amount: float | None = None,
+        limit: int | None = None,
+        tier: Tier | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if set_account is not None:
+            self.set_account = set_account
+        if account is not None:
+            self.account = account
+        if new is not None:
+            self.new = new
+        if fields is not None:
+            self.fields = fields
+        if amount is not None:
+            self.amount = amount
+        if limit is not None:
+            self.limit = limit
+        if tier is not None:
+            self.tier = tier
 
     @property
     def set_account(self) -> str:
@@ -1416,7 +1467,7 @@ class Secret(Message):
             if 10.0 <= value <= 20.0:
                 self._views.f64[self._word + 6] = value
                 return
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
         raise rejected(self, "amount", value, "a number from 10 to 20")
 
