@@ -30,11 +30,12 @@ demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memor
 
 test: lint check-contracts test-rust test-fallback test-python ## Run every check and every test
 
-lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff and mypy
+lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
-	cd python-sdk && ../$(BIN)/ruff format --check . && ../$(BIN)/ruff check . && ../$(BIN)/mypy
+	cd python-sdk && ../$(BIN)/ruff format --check . ../contracts/tests/golden && ../$(BIN)/ruff check . ../contracts/tests/golden
+	cd python-sdk && ../$(BIN)/mypy && ../$(BIN)/basedpyright --pythonpath ../$(BIN)/python
 
 check-contracts: ## Fail if generated files are stale
 	$(CARGO) run --quiet --package mycelium-contracts -- generate --check
