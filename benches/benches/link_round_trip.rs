@@ -141,7 +141,7 @@ fn round_trips(criterion: &mut Criterion) {
     ] {
         let (ours, theirs) = UnixStream::pair().expect("socketpair");
         let other = echo(theirs, transport, wait);
-        let mut options = ConnectOptions::for_contracts([0; 32]);
+        let mut options = ConnectOptions::default();
         options.wait = Some(wait);
         let mut channel = Channel::from_stream(ours, &options).expect("handshake");
         assert_eq!(channel.transport(), transport);

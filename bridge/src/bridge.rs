@@ -4,6 +4,8 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use mycelium_contracts::Encoding as Written;
+use shm_transport::frame::Encoding;
 use shm_transport::wakeup::{WaitStrategy, default_spin_us};
 use tokio::sync::mpsc;
 
@@ -284,6 +286,12 @@ fn topics(config: &Config) -> Vec<Topic> {
         topic_id: message.topic_id,
         message: message.name.clone(),
         payload_len: message.wire_len.unwrap_or(0)..=message.max_size,
+        encoding: match message.encoding {
+            Written::Contract => Encoding::Contract,
+            Written::MsgPack => Encoding::MsgPack,
+            Written::Json => Encoding::Json,
+            Written::Raw => Encoding::Raw,
+        },
     };
     config.contracts.messages().map(topic).collect()
 }

@@ -58,6 +58,18 @@ pub struct BridgeConfig {
     pub shutdown_timeout: Duration,
     /// Filter directives of the log.
     pub log: String,
+    /// What happens to a peer whose contracts differ; `[contracts] on_mismatch`.
+    pub on_mismatch: OnMismatch,
+}
+
+/// What happens to a peer that was generated from other contracts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnMismatch {
+    /// Topics whose layouts differ are refused, the others flow.
+    #[default]
+    Topic,
+    /// The peer is refused.
+    Refuse,
 }
 
 /// One `[[worker]]` table, with the defaults of `[bridge]` filled in.

@@ -17,7 +17,7 @@ use shm_transport::ring::Fencing;
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::router::{LinkCounters, Router, RouterEvent};
+use crate::router::{LinkCounters, Refused, Router, RouterEvent};
 use crate::routes::{LinkId, Topic};
 
 /// The epoll key of the doorbell that announces commands; links use their slot.
@@ -48,6 +48,12 @@ enum Command {
     SetFencing {
         link: LinkId,
         fencing: Fencing,
+        done: oneshot::Sender<()>,
+    },
+    Refuse {
+        link: LinkId,
+        since: u64,
+        refused: Refused,
         done: oneshot::Sender<()>,
     },
     WakeAll,
@@ -187,6 +193,22 @@ impl DataPlaneHandle {
             done,
         })
         .await
+    }
+
+    /// Says what the next peer of a link must not publish, from the position `since` of its ring on. To be done before the
+    /// peer starts on the rings, by a thread without a runtime.
+    pub(crate) fn refuse_blocking(
+        &self,
+        link: LinkId,
+        since: u64,
+        refused: Refused,
+    ) -> Result<(), Stopped> {
+        self.ask_blocking(|done| Command::Refuse {
+            link,
+            since,
+            refused,
+            done,
+        })
     }
 
     /// Looks after every ring and wakes who sleeps for something that is there: a peer may have died between a commit
@@ -439,6 +461,17 @@ impl DataPlane {
             } => {
                 if let Some(slot) = self.router.slot_of(link) {
                     self.router.set_fencing(slot, fencing);
+                }
+                answer(done, ());
+            }
+            Command::Refuse {
+                link,
+                since,
+                refused,
+                done,
+            } => {
+                if let Some(slot) = self.router.slot_of(link) {
+                    self.router.refuse(slot, since, refused);
                 }
                 answer(done, ());
             }

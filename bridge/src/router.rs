@@ -7,6 +7,9 @@
 //! back-pressure of the policy `block`, which reaches the publisher of that frame and nobody else. Subscribers that
 //! already have the frame are remembered, so it is delivered to each of them once.
 
+mod event;
+mod screen;
+
 use shm_transport::channel::LinkEnds;
 use shm_transport::error::{Corrupt, ReserveError};
 use shm_transport::layout::CORE_TOPIC_MAX;
@@ -14,76 +17,13 @@ use shm_transport::ring::{Consumer, Fencing, Producer};
 use shm_transport::wakeup::Doorbell;
 
 use crate::routes::{LinkId, Lookup, Routes, Topic};
+use screen::Screen;
+
+pub use event::{LinkCounters, Rejection, RouterEvent};
+pub(crate) use screen::Refused;
 
 /// Frames that one link may bring per turn, so that a busy link does not keep the others waiting.
 const FRAMES_PER_TURN: usize = 64;
-
-/// Something that the control plane has to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouterEvent {
-    /// A link broke the rules of its rings. It is not served any more; the control plane has to close it.
-    Violation {
-        /// The link.
-        link: LinkId,
-        /// The field, its value and the legal range.
-        corrupt: Corrupt,
-    },
-    /// A link published a frame that was dropped. Told once per link and topic; all are counted.
-    Rejected {
-        /// The link.
-        link: LinkId,
-        /// Topic of the frame.
-        topic_id: u16,
-        /// Why.
-        why: Rejection,
-    },
-}
-
-/// Why a published frame was dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
-    /// The contracts have no such topic.
-    UnknownTopic,
-    /// The payload has a length that the contract rules out.
-    WrongSize {
-        /// Name of the message.
-        message: String,
-        /// The legal lengths, in bytes.
-        expected: std::ops::RangeInclusive<usize>,
-        /// The length that came.
-        actual: usize,
-    },
-    /// The payload does not fit into the ring of a subscriber.
-    TooLarge {
-        /// The subscriber.
-        subscriber: LinkId,
-        /// Bytes of the payload.
-        payload_len: usize,
-        /// Bytes that the subscriber's ring takes.
-        max_payload: usize,
-    },
-}
-
-/// What one link counted since it was added.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LinkCounters {
-    /// Frames that the link published.
-    pub frames_in: u64,
-    /// Bytes of their payloads.
-    pub bytes_in: u64,
-    /// Frames that were delivered to the link.
-    pub frames_out: u64,
-    /// Bytes of their payloads.
-    pub bytes_out: u64,
-    /// Published frames that nobody wanted.
-    pub unrouted: u64,
-    /// Published frames that were dropped because of their topic or size, or because a subscriber's link is broken.
-    pub dropped: u64,
-    /// Times that the link was found full and its publisher had to wait.
-    pub stalls: u64,
-    /// Doorbell notifications sent to the link.
-    pub wakeups_out: u64,
-}
 
 /// Moves frames between links by topic.
 pub struct Router {
@@ -108,6 +48,9 @@ struct Link {
     /// Why somebody did not get the frame at the front, if others are still to get it.
     rejection: Option<Rejection>,
     rejected_topics: Vec<u16>,
+    screen: Screen,
+    /// Subscriptions that rest because the layout of the peer of the moment differs.
+    resting: Vec<u16>,
     broken: bool,
     fencing: Fencing,
 }
@@ -168,6 +111,8 @@ impl Router {
             delivered: Vec::new(),
             rejection: None,
             rejected_topics: Vec::new(),
+            screen: Screen::default(),
+            resting: Vec::new(),
             broken: false,
             fencing,
         });
@@ -249,7 +194,37 @@ impl Router {
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: usize, topic_id: u16) -> bool {
+        if let Some(link) = &mut self.links[slot] {
+            link.resting.retain(|&other| other != topic_id);
+        }
         self.routes.unsubscribe(topic_id, slot)
+    }
+
+    /// Says what the next peer of a link must not publish, from `since` on in the link's ring, and is not to get.
+    /// Subscriptions to refused topics rest until a peer comes that may have them.
+    pub(crate) fn refuse(&mut self, slot: usize, since: u64, refused: Refused) {
+        let Some(link) = &mut self.links[slot] else {
+            return;
+        };
+        let routes = &mut self.routes;
+        link.resting.retain(|&topic_id| {
+            let rests = refused.contains(topic_id);
+            if !rests {
+                routes.subscribe(topic_id, slot);
+            }
+            rests
+        });
+        if let Refused::Topics(topics) = &refused {
+            for &topic_id in topics {
+                if routes.is_subscribed(topic_id, slot) {
+                    routes.unsubscribe(topic_id, slot);
+                    link.resting.push(topic_id);
+                }
+            }
+        }
+        // The next peer has not been told yet.
+        link.rejected_topics.clear();
+        link.screen.set(since, refused);
     }
 
     pub(crate) fn set_fencing(&mut self, slot: usize, fencing: Fencing) {
@@ -340,6 +315,7 @@ impl Router {
             return Turn::Idle;
         }
         let id = link.id;
+        let position = link.screened_position();
         let frame = match link.consumer.peek() {
             Ok(Some(frame)) => frame,
             Ok(None) => return Turn::Idle,
@@ -351,12 +327,16 @@ impl Router {
             }
         };
         let (topic_id, payload_len) = (frame.topic_id(), frame.payload_len());
+        let encoding = frame.header().encoding();
         let mut rejection = None;
         let mut wanted = false;
         let stalls_anew = link.stalled_on.is_empty();
         link.stalled_on.clear();
-        match self.routes.lookup(topic_id, payload_len) {
+        match self.routes.lookup(topic_id, encoding, payload_len) {
             _ if topic_id <= CORE_TOPIC_MAX => rejection = Some(Rejection::UnknownTopic),
+            _ if link.screen.refuses(position, topic_id) => {
+                rejection = Some(Rejection::LayoutMismatch);
+            }
             Lookup::UnknownTopic => rejection = Some(Rejection::UnknownTopic),
             Lookup::WrongSize(topic) => {
                 let (message, expected) = (topic.message.clone(), topic.payload_len.clone());
@@ -364,6 +344,13 @@ impl Router {
                     message,
                     expected,
                     actual: payload_len,
+                });
+            }
+            Lookup::WrongEncoding(topic) => {
+                rejection = Some(Rejection::WrongEncoding {
+                    message: topic.message.clone(),
+                    expected: topic.encoding,
+                    actual: encoding,
                 });
             }
             Lookup::Subscribers(subscribers) => {
@@ -524,6 +511,18 @@ impl Router {
                 writer.notify();
             }
         }
+    }
+}
+
+impl Link {
+    /// Where the frame at the front begins, behind padding; of no use unless there are topics to refuse.
+    #[inline]
+    fn screened_position(&mut self) -> u64 {
+        if !self.screen.is_empty() {
+            // Finds nothing that the caller does not find again.
+            let _ = self.consumer.peek();
+        }
+        self.consumer.position()
     }
 }
 

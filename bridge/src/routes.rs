@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use shm_transport::frame::Encoding;
+
 /// Number of a link inside one bridge, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
@@ -21,6 +23,8 @@ pub struct Topic {
     pub message: String,
     /// The legal payload lengths, in bytes.
     pub payload_len: std::ops::RangeInclusive<usize>,
+    /// How the payload is written.
+    pub encoding: Encoding,
 }
 
 /// What a route says about one frame.
@@ -32,6 +36,8 @@ pub(crate) enum Lookup<'a> {
     UnknownTopic,
     /// The payload has a length that the contract rules out.
     WrongSize(&'a Topic),
+    /// The frame's flags name another encoding than the contract.
+    WrongEncoding(&'a Topic),
 }
 
 /// Topic id to subscribers, with one table look-up per frame.
@@ -63,11 +69,19 @@ impl Routes {
     }
 
     #[inline]
-    pub(crate) fn lookup(&self, topic_id: u16, payload_len: usize) -> Lookup<'_> {
+    pub(crate) fn lookup(
+        &self,
+        topic_id: u16,
+        encoding: Encoding,
+        payload_len: usize,
+    ) -> Lookup<'_> {
         let Some(at) = usize::from(self.index[usize::from(topic_id)]).checked_sub(1) else {
             return Lookup::UnknownTopic;
         };
         let route = &self.routes[at];
+        if route.topic.encoding != encoding {
+            return Lookup::WrongEncoding(&route.topic);
+        }
         if !route.topic.payload_len.contains(&payload_len) {
             return Lookup::WrongSize(&route.topic);
         }
@@ -83,6 +97,11 @@ impl Routes {
             route.subscribers.push(slot);
         }
         true
+    }
+
+    pub(crate) fn is_subscribed(&self, topic_id: u16, slot: usize) -> bool {
+        let at = usize::from(self.index[usize::from(topic_id)]).checked_sub(1);
+        at.is_some_and(|at| self.routes[at].subscribers.contains(&slot))
     }
 
     /// Removes a subscriber; says whether the topic exists.
@@ -115,6 +134,7 @@ mod tests {
             topic_id,
             message: format!("M{topic_id}"),
             payload_len: len..=len,
+            encoding: Encoding::Contract,
         }
     }
 
@@ -124,21 +144,55 @@ mod tests {
         assert!(
             routes.subscribe(1001, 3) && routes.subscribe(1001, 5) && routes.subscribe(1001, 3)
         );
-        assert_eq!(routes.lookup(1001, 64), Lookup::Subscribers(&[3, 5]));
-        assert_eq!(routes.lookup(1002, 8), Lookup::Subscribers(&[]));
+        assert_eq!(
+            routes.lookup(1001, Encoding::Contract, 64),
+            Lookup::Subscribers(&[3, 5])
+        );
+        assert_eq!(
+            routes.lookup(1002, Encoding::Contract, 8),
+            Lookup::Subscribers(&[])
+        );
         assert!(routes.unsubscribe(1001, 3));
-        assert_eq!(routes.lookup(1001, 64), Lookup::Subscribers(&[5]));
+        assert_eq!(
+            routes.lookup(1001, Encoding::Contract, 64),
+            Lookup::Subscribers(&[5])
+        );
         routes.unsubscribe_all(5);
-        assert_eq!(routes.lookup(1001, 64), Lookup::Subscribers(&[]));
+        assert_eq!(
+            routes.lookup(1001, Encoding::Contract, 64),
+            Lookup::Subscribers(&[])
+        );
     }
 
     #[test]
     fn unknown_topics_and_wrong_sizes_are_told_apart() {
         let mut routes = Routes::new(vec![topic(1001, 64)]);
-        assert_eq!(routes.lookup(1002, 64), Lookup::UnknownTopic);
+        assert_eq!(
+            routes.lookup(1002, Encoding::Contract, 64),
+            Lookup::UnknownTopic
+        );
         assert!(!routes.subscribe(1002, 0) && !routes.unsubscribe(1002, 0));
         assert!(
-            matches!(routes.lookup(1001, 63), Lookup::WrongSize(topic) if topic.message == "M1001")
+            matches!(routes.lookup(1001, Encoding::Contract, 63), Lookup::WrongSize(topic) if topic.message == "M1001")
         );
+    }
+
+    #[test]
+    fn a_frame_of_another_encoding_than_its_contract_is_told_apart() {
+        let mut json = topic(1001, 64);
+        json.encoding = Encoding::Json;
+        let mut routes = Routes::new(vec![json]);
+        assert!(routes.subscribe(1001, 3));
+        assert_eq!(
+            routes.lookup(1001, Encoding::Json, 64),
+            Lookup::Subscribers(&[3])
+        );
+        for encoding in [Encoding::Contract, Encoding::MsgPack, Encoding::Raw] {
+            let found = routes.lookup(1001, encoding, 64);
+            assert!(
+                matches!(found, Lookup::WrongEncoding(topic) if topic.message == "M1001"),
+                "{encoding:?}"
+            );
+        }
     }
 }

@@ -98,6 +98,8 @@ class BridgeDouble:
         self.spin_us = spin_us
         self.ack_window = ack_window
         self.settings = {} if settings is None else settings
+        self.schema_digest = messages.SCHEMA_DIGEST
+        self.report: bytes | None = None
         self.answer = answer
         self.replies = {} if replies is None else replies
         self.silent = silent
@@ -290,6 +292,9 @@ class BridgeDouble:
                 self.send_raw(self.answer(hello))
             elif not self.silent:
                 self._welcome(hello)
+        elif topic_id == control.ContractsOffer.TOPIC_ID:
+            if self.report is not None:
+                self.send_raw(self.report)
         elif topic_id == control.Attached.TOPIC_ID:
             self._attach(control.Attached.from_bytes(payload))
         elif topic_id == control.Ack.TOPIC_ID:
@@ -325,7 +330,7 @@ class BridgeDouble:
             "max_payload": self.capacity // 4 - 8,
             "ack_window": self.ack_window,
             "epoch": 1,
-            "schema_digest": messages.SCHEMA_DIGEST,
+            "schema_digest": self.schema_digest,
             "name": hello.name or "link-7",
         }
         values.update(changes)

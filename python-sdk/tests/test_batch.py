@@ -10,10 +10,10 @@ import mycelium
 from bridge_double import BridgeDouble, wait_until
 from builders import quote, signal
 from mycelium import _control as control
-from mycelium import _layout as layout
 from mycelium._batch import find_run
-from mycelium._frame import encode_frame, header_word
+from mycelium._frame import encode_frame
 from mycelium.messages import Quote, Signal
+from test_dynamic import Blob
 
 RECORD = 8 + Quote.SIZE
 
@@ -155,33 +155,10 @@ def test_leaving_a_batch_releases_it_unless_something_was_raised(bridge: BridgeD
             channel.recv_batch(limit=0)
 
 
-def test_messages_of_any_size_come_as_copies(bridge: BridgeDouble) -> None:
-    note = type("Note", (), {"NAME": "Note", "TOPIC": "notes", "TOPIC_ID": 1500, "ENCODING": 2, "MAX_SIZE": 100})
-    flags = layout.ENCODING_JSON << layout.FLAG_ENCODING_SHIFT
-    with bridge.connect(contracts=[Quote, note]) as channel:
-        bridge.send_frame(header_word(7, 1500, flags), b'{"a":1}')
-        bridge.send_frame(header_word(2, 1500, flags), b"[]")
-        bridge.send(quote(1))
-        first = channel.recv(timeout=30)
-        assert (first.contract, first.payload) == (note, b'{"a":1}')
-        assert [message.payload for message in channel.recv_batch(timeout=30)] == [b"[]"]
-        assert first.payload == b'{"a":1}'
-        assert channel.recv(timeout=30).sequence == 1
-        notes = channel.publisher(note)
-        notes.send({"b": [1, None]})
-        with pytest.raises(mycelium.FrameTooLarge) as caught:
-            notes.send("x" * 100)
-        assert (caught.value.payload_len, caught.value.max_payload) == (102, 100)
-        with pytest.raises(TypeError):
-            notes.reserve()
-        wait_until(bridge._have_data, "the note")
-        assert bridge._next()[1] == b'{"b":[1,null]}'
-
-
 def test_a_message_that_never_fits_is_refused_before_anything_is_sent(bridge: BridgeDouble) -> None:
     with bridge.connect() as channel:
         huge = SimpleNamespace(size=channel.max_payload + 1)
-        blob = type("Blob", (), {"NAME": "Blob", "TOPIC": "b", "TOPIC_ID": 1600, "ENCODING": 3, "MAX_SIZE": 1 << 20})
+        blob = type("Blob", (Blob,), {"MAX_SIZE": 1 << 20})
         blobs = channel.publisher(blob)
         with pytest.raises(mycelium.FrameTooLarge) as caught:
             blobs.send(bytes(huge.size))

@@ -70,14 +70,6 @@ def test_other_refusals_carry_code_and_message(make_bridge: MakeBridge) -> None:
     assert "pid=7" in str(caught.value)
 
 
-def test_a_welcome_with_another_digest_is_a_mismatch(make_bridge: MakeBridge) -> None:
-    bridge = make_bridge()
-    bridge.answer = lambda hello: _welcome(bridge, hello, schema_digest=b"\1" * 32)
-    with pytest.raises(mycelium.ContractMismatch) as caught:
-        bridge.connect(transport="socket")
-    assert (caught.value.expected, caught.value.actual) == (b"\1" * 32, messages.SCHEMA_DIGEST)
-
-
 def _welcome(bridge: BridgeDouble, hello: control.Hello, **changes: Any) -> bytes:
     welcome = bridge.welcome_frame(hello, **changes)
     return encode_frame(welcome.TOPIC_ID, welcome.to_bytes())

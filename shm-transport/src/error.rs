@@ -1,8 +1,9 @@
 //! What can go wrong, one type per operation. `Full` and `Empty` are outcomes to handle, not failures; they are here
 //! because they come back through `Result` and `Option`.
 
-use std::io;
+use std::{fmt, io};
 
+use crate::channel::ContractDifference;
 use crate::layout;
 
 /// Memory that the peer can write holds something that no correct peer writes.
@@ -133,6 +134,18 @@ pub enum DecodeError {
         expected: usize,
         /// Bytes of the payload.
         actual: usize,
+    },
+    /// The flags of the frame name another encoding than the contract.
+    #[error(
+        "payload of {message} has another encoding: expected={expected} actual={actual}; do both sides use the same contracts?"
+    )]
+    Encoding {
+        /// Name of the message that was asked for.
+        message: &'static str,
+        /// Its encoding.
+        expected: &'static str,
+        /// The encoding of the frame.
+        actual: &'static str,
     },
 }
 
@@ -272,6 +285,106 @@ pub enum HandshakeError {
     },
 }
 
+/// The bridge and this program have different layouts of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContractMismatch {
+    /// The topic.
+    pub topic_id: u16,
+    /// Digest of the layout on the bridge's side, if it said so.
+    pub expected: Option<[u8; 32]>,
+    /// Digest of the layout on this side, if the message is in the contracts that were given when connecting.
+    pub actual: Option<[u8; 32]>,
+    /// What differs. Empty if no contracts were given when connecting, so that only digests were compared.
+    pub differences: Vec<ContractDifference>,
+    /// The bridge's sentence; empty if it was not asked.
+    pub reason: String,
+}
+
+impl std::error::Error for ContractMismatch {}
+
+impl fmt::Display for ContractMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topic_id = self.topic_id;
+        write!(
+            f,
+            "contracts differ: topic_id={topic_id} code=LAYOUT_MISMATCH"
+        )?;
+        for difference in &self.differences {
+            write!(f, "; {difference} (bridge -> this side)")?;
+        }
+        if self.differences.is_empty() {
+            return write!(f, "; {}", self.reason);
+        }
+        f.write_str("; generate both sides from the same contracts file")
+    }
+}
+
+/// Why the payload of a dynamic message was not written or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// The frame is of another message or encoding.
+    #[error(transparent)]
+    Frame(#[from] DecodeError),
+    /// The value is longer than the contract allows. Send less, or raise `max_size` in the contracts.
+    #[error(
+        "payload of {message} is too large: topic_id={topic_id} payload_len={payload_len} max_size={max_size}; \
+         send less or raise max_size in the contracts file"
+    )]
+    TooLarge {
+        /// Name of the message.
+        message: &'static str,
+        /// Its topic.
+        topic_id: u16,
+        /// Bytes of the payload; while a value is written, the bytes that it takes at least.
+        payload_len: usize,
+        /// Bytes that the contract allows.
+        max_size: usize,
+    },
+    /// The bytes are not what the encoding asks for, or not the value that was asked for.
+    #[error(
+        "payload of {message} is not readable as {encoding}: topic_id={topic_id} payload_len={payload_len} \
+         max_size={max_size}: {reason}"
+    )]
+    Undecodable {
+        /// Name of the message.
+        message: &'static str,
+        /// Its topic.
+        topic_id: u16,
+        /// Its encoding.
+        encoding: &'static str,
+        /// Bytes of the payload.
+        payload_len: usize,
+        /// Bytes that the contract allows.
+        max_size: usize,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The value cannot be written in this encoding.
+    #[error("value of {message} cannot be written as {encoding}: topic_id={topic_id}: {reason}")]
+    Unencodable {
+        /// Name of the message.
+        message: &'static str,
+        /// Its topic.
+        topic_id: u16,
+        /// Its encoding.
+        encoding: &'static str,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// Values of this encoding are not supported by this build, or the encoding has none.
+    #[error("no values in encoding {encoding}: message={message} topic_id={topic_id}; {remedy}")]
+    NoCodec {
+        /// Name of the message.
+        message: &'static str,
+        /// Its topic.
+        topic_id: u16,
+        /// Its encoding.
+        encoding: &'static str,
+        /// What to change.
+        remedy: &'static str,
+    },
+}
+
 /// Why a call on a [`Channel`](crate::channel::Channel) failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
@@ -329,6 +442,12 @@ pub enum ChannelError {
         /// The bridge's sentence.
         reason: String,
     },
+    /// The layouts of both sides differ on a topic; everything else flows. Generate both from the same contracts.
+    #[error(transparent)]
+    ContractMismatch(#[from] Box<ContractMismatch>),
+    /// A value of a dynamic message cannot be sent.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
     /// Shared memory holds something that no correct peer writes.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),

@@ -48,6 +48,7 @@ pub mod disable;
 pub mod error;
 pub mod frame;
 pub mod layout;
+pub mod payload;
 #[allow(unsafe_code)]
 pub mod ring;
 #[allow(unsafe_code)]

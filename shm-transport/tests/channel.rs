@@ -29,7 +29,7 @@ struct Bridge {
 fn connect(shm: bool, wait: WaitStrategy) -> (Channel, Bridge) {
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
     let bridge = thread::spawn(move || accept(ours, shm));
-    let mut options = ConnectOptions::for_contracts([0; 32]);
+    let mut options = ConnectOptions::default();
     options.wait = Some(wait);
     let channel = Channel::from_stream(theirs, &options).expect("handshake");
     (channel, bridge.join().expect("bridge"))

@@ -68,6 +68,7 @@ pub struct Place {
     contracts: PathBuf,
     workers: String,
     bridge: String,
+    tables: String,
 }
 
 impl Place {
@@ -88,6 +89,7 @@ impl Place {
             contracts,
             workers: String::new(),
             bridge: String::new(),
+            tables: String::new(),
         }
     }
 
@@ -111,6 +113,14 @@ impl Place {
         self
     }
 
+    /// Adds a table of its own.
+    #[must_use]
+    pub fn table(mut self, lines: &str) -> Self {
+        self.tables += lines;
+        self.tables.push('\n');
+        self
+    }
+
     /// Adds the listening socket.
     #[must_use]
     pub fn listening(self) -> Self {
@@ -126,6 +136,13 @@ impl Place {
     #[must_use]
     pub fn address(&self) -> String {
         format!("unix:{}", self.socket().to_str().expect("a path in UTF-8"))
+    }
+
+    /// Gives the bridge the contracts of this file.
+    #[must_use]
+    pub fn contracts_file(mut self, file: &Path) -> Self {
+        self.contracts = file.to_owned();
+        self
     }
 
     /// Gives the bridge other contracts: those of the repository after `change`.
@@ -192,8 +209,8 @@ impl Place {
     #[must_use]
     pub fn write_config(&self) -> PathBuf {
         let text = format!(
-            "[bridge]\ncontracts = {:?}\n{}\n{}",
-            self.contracts, self.bridge, self.workers
+            "[bridge]\ncontracts = {:?}\n{}\n{}\n{}",
+            self.contracts, self.bridge, self.tables, self.workers
         );
         let path = self.path().join("bridge.toml");
         std::fs::write(&path, text).expect("write the configuration");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use mycelium_messages::bandit::{Quote, SCHEMA_DIGEST, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
 use mycelium_tests::{
     BridgeProcess, Place, WATCHDOG, expected_transport, has_ended, quote, run_python, wait_until,
 };
@@ -45,7 +45,7 @@ fn pids(place: &Place) -> [u32; 2] {
 }
 
 fn connect(place: &Place) -> Channel {
-    let options = ConnectOptions::for_contracts(SCHEMA_DIGEST).named("client");
+    let options = ConnectOptions::for_contracts(&CONTRACTS).named("client");
     Channel::connect(&place.address(), &options).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -158,7 +158,7 @@ fn a_blocked_publisher_learns_of_the_killed_bridge_too() {
             .bridge("ring_capacity = \"4KiB\"")
             .bridge(&format!("transport = {transport:?}"));
         let bridge = BridgeProcess::listening(&place, None);
-        let reader_options = ConnectOptions::for_contracts(SCHEMA_DIGEST).named("reader");
+        let reader_options = ConnectOptions::for_contracts(&CONTRACTS).named("reader");
         let mut reader = Channel::connect(&place.address(), &reader_options).expect("connect");
         reader.subscribe::<Quote>().expect("subscribe");
         let mut client = connect(&place);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mycelium_messages::bandit::{SCHEMA_DIGEST, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Signal};
 use mycelium_tests::{
     BridgeProcess, Place, WATCHDOG, expect, expected_transport, publish, quote, run_python,
     subscribe, wait_for,
@@ -106,7 +106,7 @@ fn a_worker_that_was_told_to_takes_the_socket() {
 }
 
 fn options(name: &str) -> ConnectOptions {
-    ConnectOptions::for_contracts(SCHEMA_DIGEST).named(name)
+    ConnectOptions::for_contracts(&CONTRACTS).named(name)
 }
 
 /// A bridge without `word`, a worker that inherits that, and a client that does not.

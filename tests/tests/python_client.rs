@@ -99,10 +99,6 @@ fn a_topic_that_the_bridge_does_not_have_is_refused_and_the_link_goes_on() {
     });
     let _bridge = place.start();
     let body = r#"
-refused = raises(mycelium.SchemaRefused, lambda: mycelium.connect(address), "contracts differ", "bridge=", "peer=")
-assert isinstance(refused, mycelium.HandshakeRefused) and isinstance(refused, mycelium.ContractMismatch)
-assert refused.code == 2 and refused.actual == Quote.SCHEMA_DIGEST != refused.expected and len(refused.expected) == 32
-assert refused.actual.hex() in str(refused) and refused.expected.hex() in str(refused)
 for transport in ("auto", "socket"):
     with mycelium.connect(address, contracts=[Quote, Signal], transport=transport) as channel:
         unknown = raises(mycelium.UnknownTopic, lambda: channel.subscribe(Signal), "Signal", "topic_id=1002", "contracts.yaml")
@@ -117,6 +113,24 @@ for transport in ("auto", "socket"):
 }
 
 #[test]
+fn a_strict_bridge_refuses_other_contracts_with_both_digests() {
+    let place = Place::new()
+        .listening()
+        .table("[contracts]\non_mismatch = \"refuse\"")
+        .contracts(|ours| ours.replace("tlv_type: 1002", "tlv_type: 1003"));
+    let _bridge = place.start();
+    let body = r#"
+refused = raises(mycelium.SchemaRefused, lambda: mycelium.connect(address), "contracts differ", "bridge=", "peer=")
+assert isinstance(refused, mycelium.HandshakeRefused) and isinstance(refused, mycelium.ContractMismatch)
+assert refused.code == 2 and refused.actual == Quote.SCHEMA_DIGEST != refused.expected and len(refused.expected) == 32
+assert refused.actual.hex() in str(refused) and refused.expected.hex() in str(refused)
+with mycelium.connect(address, contracts=None) as channel:
+    channel.subscribe(Quote)
+"#;
+    run(&place, body, &[]);
+}
+
+#[test]
 fn a_message_with_another_layout_is_refused_with_both_digests() {
     let place = Place::new().listening().contracts(|ours| {
         let wide = "        type: \"f64\"\n        description: \"Highest price";
@@ -124,7 +138,7 @@ fn a_message_with_another_layout_is_refused_with_both_digests() {
     });
     let _bridge = place.start();
     let body = r#"
-with mycelium.connect(address, contracts=[Quote, Signal]) as channel:
+with mycelium.connect(address, contracts=None) as channel:
     for request in (lambda: channel.subscribe(Quote), lambda: channel.publisher(Quote)):
         mismatch = raises(mycelium.ContractMismatch, request, "layout of Quote differs", f"peer={Quote.LAYOUT_DIGEST.hex()[:16]}", "bridge=")
         assert mismatch.actual == Quote.LAYOUT_DIGEST
@@ -154,9 +168,9 @@ fn a_payload_that_never_fits_is_refused_before_anything_is_written() {
     let place = Place::new().listening().bridge("ring_capacity = \"4KiB\"");
     let bridge = place.start();
     let body = r#"
-class Note:
+class Note(mycelium.DynamicMessage):
     NAME, TOPIC, TOPIC_ID, ENCODING, MAX_SIZE = "Note", "Note", Quote.TOPIC_ID, 2, 4096
-    LAYOUT_DIGEST = Quote.LAYOUT_DIGEST
+    LAYOUT_DIGEST, SCHEMA_DIGEST, LOG_PAYLOAD = Quote.LAYOUT_DIGEST, Quote.SCHEMA_DIGEST, True
 
 for transport in ("auto", "socket"):
     with mycelium.connect(address, contracts=[Note], transport=transport) as channel:
@@ -166,7 +180,7 @@ for transport in ("auto", "socket"):
         assert (large.payload_len, large.max_payload) == (2002, 1016) and isinstance(large, ValueError)
         raises(mycelium.FrameTooLarge, lambda: notes.send("x" * 5000), "payload_len=5002", "4096")
         assert channel.statistics().frames_out == 0
-        # One that fits, but has not the size of the message, is dropped by the bridge, which says so.
+        # One that fits, but has not the encoding of the message, is dropped by the bridge, which says so.
         notes.send("short")
         end = time.monotonic() + 50
         while channel.statistics().frames_rejected == 0 and time.monotonic() < end:

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use mycelium_messages::bandit::{Quote, SCHEMA_DIGEST, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
+use mycelium_messages::message::Contracts;
 use mycelium_tests::{
     BridgeProcess, Place, WATCHDOG, expect, expected_transport, publish, quote, subscribe,
     wait_for, wait_until,
 };
-use shm_transport::channel::{Channel, ConnectOptions, Transport, TransportRequest};
+use shm_transport::channel::{Channel, ConnectOptions, PeerContracts, Transport, TransportRequest};
 use shm_transport::error::{ChannelError, HandshakeError};
 use shm_transport::ring::Frame;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(50));
 
 fn options(name: &str) -> ConnectOptions {
-    ConnectOptions::for_contracts(SCHEMA_DIGEST).named(name)
+    ConnectOptions::for_contracts(&CONTRACTS).named(name)
 }
 
 fn connect(place: &Place, options: &ConnectOptions) -> Channel {
@@ -109,7 +110,7 @@ fn a_topic_that_the_bridge_does_not_have_is_refused_and_the_link_goes_on() {
     let mut client = connect(
         &place,
         &ConnectOptions {
-            schema_digest: [0; 32],
+            contracts: PeerContracts::default(),
             ..options("client")
         },
     );
@@ -169,7 +170,7 @@ fn a_message_with_another_layout_is_refused_with_both_digests() {
     let mut client = connect(
         &place,
         &ConnectOptions {
-            schema_digest: [0; 32],
+            contracts: PeerContracts::default(),
             ..options("client")
         },
     );
@@ -195,17 +196,18 @@ fn a_message_with_another_layout_is_refused_with_both_digests() {
 }
 
 #[test]
-fn other_contracts_are_refused_with_both_digests() {
-    let place = Place::new().listening();
+fn a_strict_bridge_refuses_other_contracts_with_both_digests() {
+    let place = Place::new()
+        .listening()
+        .table("[contracts]\non_mismatch = \"refuse\"");
     let bridge = place.start();
-    let theirs = [7; 32];
-    let refused = Channel::connect(
-        &place.address(),
-        &ConnectOptions {
-            schema_digest: theirs,
-            ..options("client")
-        },
-    );
+    static THEIRS: Contracts = Contracts {
+        schema_digest: [7; 32],
+        ..CONTRACTS
+    };
+    let theirs = THEIRS.schema_digest;
+    let asked = ConnectOptions::for_contracts(&THEIRS).named("client");
+    let refused = Channel::connect(&place.address(), &asked);
     let Err(HandshakeError::Refused {
         name,
         expected_digest,
@@ -218,9 +220,10 @@ fn other_contracts_are_refused_with_both_digests() {
     };
     assert_eq!(
         (name, expected_digest, actual_digest),
-        ("SCHEMA_MISMATCH", SCHEMA_DIGEST, theirs)
+        ("SCHEMA_MISMATCH", CONTRACTS.schema_digest, theirs)
     );
-    let ours: String = SCHEMA_DIGEST
+    let ours: String = CONTRACTS
+        .schema_digest
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();

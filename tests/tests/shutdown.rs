@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::local::LocalChannel;
-use mycelium_messages::bandit::{Quote, SCHEMA_DIGEST, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
 use mycelium_tests::{BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for};
 use nix::sys::signal::Signal as Sig;
 use shm_transport::channel::{Channel, ConnectOptions, TransportRequest};
@@ -98,7 +98,7 @@ fn a_client_reads_what_was_sent_before_and_then_the_reason() {
         let place = Place::new().listening();
         let bridge = place.start();
         let mut actor = bridge.attach("actor").expect("attach");
-        let options = ConnectOptions::for_contracts(SCHEMA_DIGEST)
+        let options = ConnectOptions::for_contracts(&CONTRACTS)
             .named("client")
             .over(request);
         let mut client = Channel::connect(&place.address(), &options).expect("connect");
@@ -140,7 +140,7 @@ fn a_client_reads_what_was_sent_before_and_then_the_reason() {
 fn a_client_that_does_not_leave_is_cut_off() {
     let place = Place::new().listening().bridge("shutdown_timeout_ms = 100");
     let bridge = place.start();
-    let options = ConnectOptions::for_contracts(SCHEMA_DIGEST).named("client");
+    let options = ConnectOptions::for_contracts(&CONTRACTS).named("client");
     let mut client = Channel::connect(&place.address(), &options).expect("connect");
     wait_for("the client's link", || bridge.link("client")?.transport);
     let summary = bridge.shut_down().expect("control plane");
@@ -266,7 +266,7 @@ fn a_handshake_during_the_shutdown_is_refused() {
     assert_eq!(place.first_line("ready"), "yes");
     // Connected before the shutdown, silent until after it.
     let waiting = std::os::unix::net::UnixStream::connect(place.socket()).expect("connect");
-    let options = ConnectOptions::for_contracts(SCHEMA_DIGEST);
+    let options = ConnectOptions::for_contracts(&CONTRACTS);
     // An answered handshake shows that the bridge has taken the connection before it, too.
     let answered = Channel::connect(&place.address(), &options).expect("connect");
     answered.close().expect("close");

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::problem::{Problems, did_you_mean};
 use super::read::{Bridge, File, Worker};
 use super::section::At;
-use super::{BridgeConfig, RestartConfig, TransportMode, WorkerConfig};
+use super::{BridgeConfig, OnMismatch, RestartConfig, TransportMode, WorkerConfig};
 use crate::listen;
 use crate::supervisor::{ENV_FD, ENV_WORKER};
 
@@ -34,7 +34,8 @@ pub(super) fn file(
     problems: &mut Problems<'_>,
 ) -> Option<(BridgeConfig, Vec<WorkerConfig>, Arc<Contracts>)> {
     let contracts = contracts(&written.bridge, directory, problems);
-    let bridge = bridge(written.bridge, directory, problems);
+    let mut bridge = bridge(written.bridge, directory, problems);
+    bridge.on_mismatch = written.on_mismatch.unwrap_or_default();
     names_are_unique(&written.workers, problems);
     let mut workers = Vec::new();
     for item in written.workers {
@@ -132,6 +133,7 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
             .shutdown_timeout_ms
             .map_or(SHUTDOWN_TIMEOUT_DEFAULT, Duration::from_millis),
         log,
+        on_mismatch: OnMismatch::default(),
     }
 }
 

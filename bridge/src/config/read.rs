@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::Problems;
 use super::section::{At, Section, integer};
-use super::{RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
+use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
 use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
@@ -20,6 +20,9 @@ const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("socket", TransportMode::Socket),
 ];
 
+const MISMATCHES: [(&str, OnMismatch); 2] =
+    [("topic", OnMismatch::Topic), ("refuse", OnMismatch::Refuse)];
+
 const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
     ("always", RestartPolicy::Always),
     ("on-failure", RestartPolicy::OnFailure),
@@ -30,6 +33,7 @@ const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) bridge: Bridge,
+    pub(super) on_mismatch: Option<OnMismatch>,
     pub(super) workers: Vec<Worker>,
 }
 
@@ -82,6 +86,19 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
             "missing table [bridge]",
             "add [bridge] with at least contracts = \"FILE\"",
         ),
+    }
+    match top.take("contracts") {
+        Some((span, DeValue::Table(table))) => {
+            let mut section = Section::new("[contracts]", table, span);
+            file.on_mismatch = section.choice("on_mismatch", &MISMATCHES, problems);
+            section.finish(problems);
+        }
+        Some((span, _)) => problems.add(
+            &span,
+            "contracts must be a table",
+            "write [contracts] on a line of its own; the path of the file is contracts in [bridge]",
+        ),
+        None => {}
     }
     match top.take("worker") {
         Some((_, DeValue::Array(items))) => {

@@ -4,9 +4,11 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use mycelium_contracts::Contracts;
 use mycelium_messages::control::{Hello, HelloTransport, RefusedCode};
 use shm_transport::channel::handshake::{
-    Agreed, Offer, OfferedTransport, fencing_with, offer, peer_fallback, receive_hello, refuse,
+    Agreed, Offer, OfferedTransport, announce, contracts_differ, fencing_with, peer_fallback,
+    receive_attached, receive_contracts, receive_hello, refuse, send_report,
 };
 use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::error::HandshakeError;
@@ -14,7 +16,11 @@ use shm_transport::layout::{PROTOCOL_VERSION, RING_HEAD_LAG_DIVISOR};
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 
+use super::contracts::Verdict;
 use super::memory::LinkMemory;
+use crate::config::OnMismatch;
+use crate::data_plane::{DataPlaneHandle, Stopped};
+use crate::router::Refused;
 use crate::routes::LinkId;
 
 /// Longest time from the connection to the Hello, and from the Welcome to the Attached: a Python interpreter that
@@ -47,6 +53,7 @@ pub(crate) struct Greeted {
 pub(crate) fn greet(
     mut stream: FrameStream,
     schema_digest: [u8; 32],
+    on_mismatch: OnMismatch,
 ) -> Result<Greeted, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let hello = match receive_hello(&mut stream, deadline) {
@@ -74,9 +81,10 @@ pub(crate) fn greet(
         ));
     }
     let digests = (schema_digest, hello.schema_digest);
-    if hello.schema_digest != [0; 32] && hello.schema_digest != schema_digest {
+    if on_mismatch == OnMismatch::Refuse && contracts_differ(&digests.0, &digests.1) {
         let message = format!(
-            "contracts differ: bridge={} peer={}; generate both sides from the same contracts file",
+            "contracts differ: bridge={} peer={}; generate both sides from the same contracts file, or let the bridge \
+             refuse single topics with [contracts] on_mismatch = \"topic\"",
             hex(&digests.0),
             hex(&digests.1)
         );
@@ -100,7 +108,9 @@ pub(crate) fn attach(
     greeted: Greeted,
     terms: &LinkTerms,
     memory: &LinkMemory,
-) -> Result<(FrameStream, Agreed), HandshakeError> {
+    contracts: &Contracts,
+    plane: &DataPlaneHandle,
+) -> Result<(FrameStream, Agreed, Verdict), HandshakeError> {
     let Greeted {
         mut stream,
         hello,
@@ -147,13 +157,80 @@ pub(crate) fn attach(
         fencing,
         transport,
     };
-    let agreed = offer(&mut stream, &offered, Instant::now() + HANDSHAKE_TIMEOUT)?;
+    let differ = contracts_differ(&terms.schema_digest, &hello.schema_digest);
+    let screen = |refused| screen(plane, terms.link, memory, refused);
+    // From the Welcome on the peer has the rings, and nothing that it writes may pass before the verdict.
+    let since = screen(if differ {
+        Refused::Everything
+    } else {
+        Refused::Topics(Vec::new())
+    })?;
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    announce(&mut stream, &offered, deadline)?;
+    let verdict = if differ {
+        let verdict = judge(&mut stream, contracts, deadline)?;
+        verdict.log(terms.link, &terms.name);
+        plane
+            .refuse_blocking(terms.link, since, verdict.refused())
+            .map_err(stopped)?;
+        send_report(&mut stream, verdict.differences(), deadline)?;
+        verdict
+    } else {
+        Verdict::default()
+    };
+    let agreed = receive_attached(&mut stream, &offered, deadline)?;
     if let (Some(fallback), TransportRequest::Shm) = (&agreed, terms.transport) {
         return Err(HandshakeError::ShmRequired {
             reason: fallback.to_string(),
         });
     }
-    Ok((stream, agreed))
+    Ok((stream, agreed, verdict))
+}
+
+/// Tells the data plane what the peer that comes now must not publish, and from which position of its ring on: what a
+/// predecessor has left there was published under its own contracts.
+fn screen(
+    plane: &DataPlaneHandle,
+    link: LinkId,
+    memory: &LinkMemory,
+    refused: Refused,
+) -> Result<u64, HandshakeError> {
+    let since = memory
+        .published()
+        .map_err(|corrupt| HandshakeError::Unexpected {
+            expected: "rings that a predecessor left in order",
+            actual: corrupt.to_string(),
+        })?;
+    plane
+        .refuse_blocking(link, since, refused)
+        .map_err(stopped)?;
+    Ok(since)
+}
+
+fn stopped(stopped: Stopped) -> HandshakeError {
+    HandshakeError::Io {
+        step: "data plane",
+        source: std::io::Error::other(stopped),
+    }
+}
+
+/// Waits for the contracts of a peer and compares them. Refuses and fails if they are not readable.
+fn judge(
+    stream: &mut FrameStream,
+    contracts: &Contracts,
+    deadline: Instant,
+) -> Result<Verdict, HandshakeError> {
+    let refuse = |stream: &mut FrameStream, why: &str| {
+        refused(stream, RefusedCode::BAD_CONTRACTS, why, None)
+    };
+    let offer = match receive_contracts(stream, deadline) {
+        Ok(offer) => offer,
+        Err(error @ HandshakeError::Unexpected { .. }) => {
+            return Err(refuse(stream, &error.to_string()));
+        }
+        Err(error) => return Err(error),
+    };
+    Verdict::on(&offer, contracts).map_err(|error| refuse(stream, &error.to_string()))
 }
 
 /// Tells the peer why not, and returns the same as an error for the bridge's own log.

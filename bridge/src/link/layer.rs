@@ -19,7 +19,7 @@ use super::handshake::{LinkTerms, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
-use super::session::Notice;
+use super::session::{Notice, mismatch};
 use crate::config::{Config, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
@@ -354,6 +354,26 @@ fn on_router_event(shared: &Shared, event: RouterEvent) {
                         "payload of {message} has the wrong size: expected={expected:?} actual={actual} bytes"
                     ),
                 ),
+                Rejection::WrongEncoding {
+                    message,
+                    expected,
+                    actual,
+                } => (
+                    TopicReplyCode::WRONG_ENCODING,
+                    format!(
+                        "payload of {message} has another encoding: expected={} actual={}",
+                        expected.name(),
+                        actual.name()
+                    ),
+                ),
+                Rejection::LayoutMismatch => {
+                    let verdict = shared.verdict(link);
+                    let reason = verdict.refusal(topic_id).map_or_else(
+                        || "published before the contracts were compared".to_owned(),
+                        mismatch,
+                    );
+                    (TopicReplyCode::LAYOUT_MISMATCH, reason)
+                }
                 Rejection::TooLarge {
                     subscriber,
                     payload_len,

@@ -135,6 +135,11 @@ impl LinkMemory {
         self.rings.iter().try_for_each(RingMemory::check_positions)
     }
 
+    /// How far a predecessor has published: what comes behind this position is the next peer's.
+    pub(crate) fn published(&self) -> Result<u64, Corrupt> {
+        self.rings[RING_TO_BRIDGE].committed_end()
+    }
+
     /// Bytes of records that the peer has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.rings[RING_TO_PEER].occupancy()

@@ -3,6 +3,7 @@
 //! [`LinkLayer`] is what the control plane sees. A link has its rings in [`memory`](self), which outlive its peers; a
 //! peer's stay begins with a handshake and is then a session, with a pump if its frames travel over the socket.
 
+mod contracts;
 mod handshake;
 mod layer;
 mod memory;

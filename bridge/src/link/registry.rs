@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mycelium_contracts::Contracts;
-use shm_transport::channel::Transport;
+use shm_transport::channel::{ContractDifference, Transport};
 use tokio::sync::mpsc;
 
+use super::contracts::Verdict;
 use super::session::Notice;
 use crate::config::BridgeConfig;
 use crate::data_plane::DataPlaneHandle;
@@ -33,6 +34,8 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// Sends and receives that moved application frames over its socket; 0 over shared memory.
     pub socket_calls: u64,
+    /// What differs between the contracts of the bridge and of the peer that attached last.
+    pub contract_differences: Vec<ContractDifference>,
 }
 
 /// The links of a bridge, as other threads may look at them.
@@ -114,6 +117,8 @@ pub(super) struct Entry {
     /// Which worker, and which of its processes, so that it can be condemned.
     pub(super) worker: Option<(usize, u64)>,
     pub(super) socket_calls: Arc<AtomicU64>,
+    /// What the contracts of the peer that attached last are worth here.
+    pub(super) verdict: Arc<Verdict>,
 }
 
 impl Entry {
@@ -123,12 +128,14 @@ impl Entry {
             notices: None,
             worker: None,
             socket_calls: Arc::default(),
+            verdict: Arc::default(),
         }
     }
 
     pub(super) fn status(&self) -> LinkStatus {
         LinkStatus {
             socket_calls: self.socket_calls.load(Ordering::Relaxed),
+            contract_differences: self.verdict.differences().to_vec(),
             ..self.status.clone()
         }
     }
@@ -166,6 +173,7 @@ impl Shared {
             epoch: 0,
             last_error: None,
             socket_calls: 0,
+            contract_differences: Vec::new(),
         };
         state.links.insert(link, Entry::new(status));
         Ok(())
@@ -181,6 +189,12 @@ impl Shared {
             .links
             .get(&link)
             .map_or_else(Arc::default, |entry| Arc::clone(&entry.socket_calls))
+    }
+
+    pub(super) fn verdict(&self, link: LinkId) -> Arc<Verdict> {
+        let state = self.lock();
+        let entry = state.links.get(&link);
+        entry.map_or_else(Arc::default, |entry| Arc::clone(&entry.verdict))
     }
 
     /// Which worker has the link, and which of its processes.

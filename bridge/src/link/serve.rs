@@ -13,6 +13,7 @@ use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
 use tokio::sync::mpsc;
 
+use super::contracts::Verdict;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
 use super::layer::{create_memory, transport_request};
 use super::memory::{LinkMemory, LinkSetupError};
@@ -52,7 +53,9 @@ pub(super) async fn serve_worker(
 ) -> Result<(), ServeError> {
     let (link, schema_digest) = (terms.link, terms.schema_digest);
     let stream = FrameStream::new(socket)?;
-    let greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
+    let on_mismatch = shared.bridge.on_mismatch;
+    let greeted =
+        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch)).await??;
     serve_greeted(shared, greeted, terms, memory, notices, || {
         if let (Some((worker, incarnation)), Some(control)) =
             (shared.worker_of(link), shared.control())
@@ -79,11 +82,17 @@ async fn serve_greeted(
     if let Ok(segment) = memory.segment() {
         segment.set_epoch(terms.epoch);
     }
-    let (stream, agreed) = {
-        let memory = Arc::clone(&memory);
-        tokio::task::spawn_blocking(move || attach(greeted, &terms, &memory)).await??
+    let (stream, agreed, verdict) = {
+        let (shared, memory) = (Arc::clone(shared), Arc::clone(&memory));
+        let attach = move || {
+            let (contracts, plane) = (&shared.contracts, &shared.plane);
+            attach(greeted, &terms, &memory, contracts, plane)
+        };
+        tokio::task::spawn_blocking(attach).await??
     };
-    let session = open_session(shared, link, stream, &agreed, &memory, notices).await?;
+    let verdict = Arc::new(verdict);
+    shared.update(link, |entry| entry.verdict = Arc::clone(&verdict));
+    let session = open_session(shared, link, stream, &agreed, &memory, verdict, notices).await?;
     // A predecessor may have died between a commit and the wakeup that it owed to the router.
     shared.plane.wake_all()?;
     report_attached(shared, link, &name, pid, &agreed, fencing);
@@ -99,6 +108,7 @@ async fn open_session(
     mut stream: FrameStream,
     agreed: &Agreed,
     memory: &LinkMemory,
+    verdict: Arc<Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
 ) -> Result<Session, ServeError> {
     let pump = if agreed.is_some() {
@@ -114,6 +124,7 @@ async fn open_session(
         link,
         plane: shared.plane.clone(),
         contracts: Arc::clone(&shared.contracts),
+        verdict,
         notices,
         socket_calls: shared.socket_calls(link),
     };
@@ -199,7 +210,9 @@ pub(super) async fn serve_client(
 ) -> Result<(), ServeError> {
     let schema_digest = shared.contracts.schema_digest();
     let stream = FrameStream::new(stream)?;
-    let mut greeted = tokio::task::spawn_blocking(move || greet(stream, schema_digest)).await??;
+    let on_mismatch = shared.bridge.on_mismatch;
+    let mut greeted =
+        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch)).await??;
     let link = shared.next_link();
     let asked = greeted.hello.name.as_str().unwrap_or_default();
     let name = if asked.is_empty() {

@@ -12,6 +12,7 @@ use mycelium_messages::control::{
     TopicReplyCode, Unsubscribe,
 };
 use mycelium_messages::{InlineString, Message};
+use shm_transport::channel::ContractDifference;
 use shm_transport::error::DecodeError;
 use shm_transport::frame::FrameHeader;
 use shm_transport::ring::Frame;
@@ -21,6 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::contracts::Verdict;
 use super::handshake::hex;
 use super::pump::{Pump, PumpError};
 use crate::data_plane::{DataPlaneHandle, Stopped};
@@ -72,6 +74,7 @@ pub(crate) struct Surroundings {
     pub(crate) link: LinkId,
     pub(crate) plane: DataPlaneHandle,
     pub(crate) contracts: Arc<Contracts>,
+    pub(crate) verdict: Arc<Verdict>,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     /// Counts the sends and receives of the pump, across the sessions of a link.
     pub(crate) socket_calls: Arc<AtomicU64>,
@@ -81,6 +84,7 @@ pub(crate) struct Session {
     link: LinkId,
     plane: DataPlaneHandle,
     contracts: Arc<Contracts>,
+    verdict: Arc<Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
     socket_calls: Arc<AtomicU64>,
     /// What of the stream's traffic is in `socket_calls` already.
@@ -108,6 +112,7 @@ impl Session {
             link,
             plane,
             contracts,
+            verdict,
             notices,
             socket_calls,
         } = surroundings;
@@ -120,6 +125,7 @@ impl Session {
             link,
             plane,
             contracts,
+            verdict,
             notices,
             socket_calls,
             counted: 0,
@@ -322,8 +328,11 @@ impl Session {
         let Some(message) = self.contracts.by_id(topic_id) else {
             return Err(unknown_topic(topic_id, &self.contracts));
         };
+        if let Some(difference) = self.verdict.refusal(topic_id) {
+            return Err((TopicReplyCode::LAYOUT_MISMATCH, mismatch(difference)));
+        }
         let ours = message.layout_digest;
-        if *layout_digest != ours {
+        if *layout_digest != ours && !self.verdict.accepts(topic_id, layout_digest) {
             let reason = format!(
                 "layout of {} differs: bridge={} peer={}; generate both sides from the same contracts file",
                 message.name,
@@ -464,6 +473,11 @@ async fn ring(doorbell: Option<&AsyncFd<Doorbell>>) -> io::Result<()> {
         }
         None => std::future::pending().await,
     }
+}
+
+/// What a peer is told of a topic whose layouts differ.
+pub(super) fn mismatch(difference: &ContractDifference) -> String {
+    format!("layouts differ (bridge -> peer): {difference}")
 }
 
 fn unknown_topic(topic_id: u16, contracts: &Contracts) -> (TopicReplyCode, String) {

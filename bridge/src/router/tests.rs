@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use shm_transport::channel::LinkEnds;
-use shm_transport::frame::FrameHeader;
+use shm_transport::frame::{Encoding, FrameHeader};
 use shm_transport::layout::{
     RING_CONTROL_LEN, RING_HEAD_OFFSET, RING_TO_BRIDGE, RING_TO_PEER, SEGMENT_HEADER_LEN,
 };
@@ -66,11 +66,13 @@ fn router() -> Router {
         topic_id,
         message: message.into(),
         payload_len: 8..=8,
+        encoding: Encoding::Contract,
     };
     let open = Topic {
         topic_id: 1003,
         message: "Open".into(),
         payload_len: 0..=5000,
+        encoding: Encoding::Contract,
     };
     Router::new(vec![topic(QUOTE, "Quote"), topic(SIGNAL, "Signal"), open])
 }

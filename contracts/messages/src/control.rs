@@ -11,13 +11,13 @@ use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d");
+    message::digest("ad31dd65b6789f7514b8b8a7db4d591dec80059bf05448081fe38ff62ccf512c");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "23771575107e373f01ae52d7e2550f3cb4dd560c1095d4990f9b8cadaefaa105",
+        "6125a025a6ecfb3bf11fe43373c62c5eedf4cea61887391a47a4bc6fffcbfce3",
     ),
     messages: &[
         message::MessageInfo::of::<Hello>(),
@@ -33,6 +33,8 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
         message::MessageInfo::of::<Shutdown>(),
         message::MessageInfo::of::<Goodbye>(),
         message::MessageInfo::of::<LinkError>(),
+        message::MessageInfo::dynamic::<ContractsOffer>(),
+        message::MessageInfo::dynamic::<ContractsReport>(),
     ],
 };
 
@@ -316,6 +318,8 @@ impl RefusedCode {
     pub const BAD_HELLO: Self = Self(6);
     /// `SHUTTING_DOWN`, stored as 7.
     pub const SHUTTING_DOWN: Self = Self(7);
+    /// `BAD_CONTRACTS`, stored as 8.
+    pub const BAD_CONTRACTS: Self = Self(8);
 
     /// Name of the value; `None` if it has none.
     #[must_use]
@@ -328,6 +332,7 @@ impl RefusedCode {
             5 => Some("SHM_REQUIRED"),
             6 => Some("BAD_HELLO"),
             7 => Some("SHUTTING_DOWN"),
+            8 => Some("BAD_CONTRACTS"),
             _ => None,
         }
     }
@@ -345,6 +350,7 @@ impl message::NamedInt for RefusedCode {
         ("SHM_REQUIRED", Self::SHM_REQUIRED),
         ("BAD_HELLO", Self::BAD_HELLO),
         ("SHUTTING_DOWN", Self::SHUTTING_DOWN),
+        ("BAD_CONTRACTS", Self::BAD_CONTRACTS),
     ];
 
     fn value(self) -> u16 {
@@ -440,6 +446,8 @@ impl TopicReplyCode {
     pub const LAYOUT_MISMATCH: Self = Self(2);
     /// `WRONG_SIZE`, stored as 3.
     pub const WRONG_SIZE: Self = Self(3);
+    /// `WRONG_ENCODING`, stored as 4.
+    pub const WRONG_ENCODING: Self = Self(4);
 
     /// Name of the value; `None` if it has none.
     #[must_use]
@@ -449,6 +457,7 @@ impl TopicReplyCode {
             1 => Some("UNKNOWN_TOPIC"),
             2 => Some("LAYOUT_MISMATCH"),
             3 => Some("WRONG_SIZE"),
+            4 => Some("WRONG_ENCODING"),
             _ => None,
         }
     }
@@ -463,6 +472,7 @@ impl message::NamedInt for TopicReplyCode {
         ("UNKNOWN_TOPIC", Self::UNKNOWN_TOPIC),
         ("LAYOUT_MISMATCH", Self::LAYOUT_MISMATCH),
         ("WRONG_SIZE", Self::WRONG_SIZE),
+        ("WRONG_ENCODING", Self::WRONG_ENCODING),
     ];
 
     fn value(self) -> u16 {
@@ -1128,7 +1138,7 @@ impl Message for Refused {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 3;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("24f55efb42c1b6adfdf1d6247625aa99b1fcad80d202eb57cb0c0bdbc577add8");
+        message::digest("d7f62bedcf62d7906c65cdb8c84b37c9c65b41e0aadd06a4316f74a3a345e83c");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1136,7 +1146,7 @@ impl Message for Refused {
     const FIELDS: &'static [message::FieldInfo] = &[
         message::FieldInfo::new(
             "code",
-            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 SHUTTING_DOWN=7",
+            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 SHUTTING_DOWN=7 BAD_CONTRACTS=8",
             0,
             2,
         ),
@@ -1760,7 +1770,7 @@ impl Message for TopicReply {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 9;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("be2e20ce84b34d8f32ec7d9d45a5d211f0c04a03efc7625651a7f1f4e3eb6cbc");
+        message::digest("7926286e0fdf72a08131ae42af38bf7b4e04b19ed2360d9f362064ee22cb307f");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1770,7 +1780,7 @@ impl Message for TopicReply {
         message::FieldInfo::new("topic_id", "u16", 2, 2),
         message::FieldInfo::new(
             "code",
-            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3",
+            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4",
             4,
             2,
         ),
@@ -2272,4 +2282,44 @@ impl<'a> TryFrom<&'a [u8]> for &'a LinkError {
     fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
         <LinkError as Message>::view(payload)
     }
+}
+
+/// The peer's contracts as a JSON object, sent after Settings if Welcome carries another schema
+/// digest than Hello. Answered by a ContractsReport.
+///
+/// The payload is JSON, at most 1048576 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContractsOffer;
+
+impl message::DynamicMessage for ContractsOffer {
+    const NAME: &'static str = "ContractsOffer";
+    const TOPIC: &'static str = "control";
+    const TOPIC_ID: u16 = 14;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("dc4437190581cb5dbc3619b11d0e7b556ec091192b3010d1bed0cb6eb7ba64e6");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: message::Encoding = message::Encoding::Json;
+    const MAX_SIZE: usize = 1048576;
+}
+
+/// What differs between the contracts of both sides, as a JSON array with one object per message;
+/// the topics of incompatible ones are refused on this link.
+///
+/// The payload is JSON, at most 1048576 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContractsReport;
+
+impl message::DynamicMessage for ContractsReport {
+    const NAME: &'static str = "ContractsReport";
+    const TOPIC: &'static str = "control";
+    const TOPIC_ID: u16 = 15;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("5a6faef041237b9faa123f383e99bbe6fb75842db50e4d5133fe6d25c8052b64");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: message::Encoding = message::Encoding::Json;
+    const MAX_SIZE: usize = 1048576;
 }

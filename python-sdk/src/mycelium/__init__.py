@@ -16,7 +16,8 @@ See :class:`Channel` for how long a message is valid, and :mod:`mycelium.excepti
 
 from . import exceptions, messages
 from ._batch import Batch
-from ._contracts import RawMessage
+from ._differences import ContractDifference
+from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
 from .channel import Channel, Statistics
 from .exceptions import (
@@ -48,7 +49,9 @@ __all__ = [
     "ChannelClosed",
     "ChannelError",
     "ChannelFull",
+    "ContractDifference",
     "ContractMismatch",
+    "DynamicMessage",
     "FrameTooLarge",
     "HandshakeRefused",
     "LinkFailed",
@@ -56,7 +59,6 @@ __all__ = [
     "PeerLost",
     "ProtocolError",
     "Publisher",
-    "RawMessage",
     "Reservation",
     "SchemaRefused",
     "SegmentCorrupt",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._contracts import RawMessage
+from ._dynamic import DynamicMessage
 from ._frame import encode_frame
 from ._layout import FLAG_ENCODING_SHIFT, FRAME_HEADER_LEN
 from ._message import STALE, Message, Views
@@ -97,7 +97,7 @@ class Batch:
     __slots__ = ("_channel", "_own_views", "_runs", "_single", "_views", "_word")
 
     def __init__(
-        self, channel: Channel, views: Views, word: int, runs: list[Run], single: RawMessage | None = None
+        self, channel: Channel, views: Views, word: int, runs: list[Run], single: DynamicMessage | None = None
     ) -> None:
         self._channel: Channel | None = channel
         self._views: Any = views  # STALE once released
@@ -192,8 +192,8 @@ class Batch:
         if self._channel is None:
             raise StaleMessageError
         if self._single is not None:
-            contract = self._single.contract
-            return encode_frame(contract.TOPIC_ID, self._single.payload, contract.ENCODING << FLAG_ENCODING_SHIFT)
+            single = self._single
+            return encode_frame(single.TOPIC_ID, single.to_bytes(), single.ENCODING << FLAG_ENCODING_SHIFT)
         raw = self._views.raw
         return b"".join(raw[run.word * 8 : (run.word + run.stride * run.length) * 8] for run in self._runs)
 
@@ -202,6 +202,8 @@ class Batch:
         channel, self._channel = self._channel, None
         if channel is not None:
             self._views = STALE
+            if self._single is not None:
+                self._single._release()
             if self._own_views is not None:
                 self._own_views.__class__ = _StaleViews
             channel._forget(self)

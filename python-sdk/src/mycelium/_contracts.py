@@ -7,30 +7,12 @@ from types import ModuleType
 from typing import Any
 
 from . import _layout as layout
+from ._dynamic import DynamicMessage
 from ._frame import record_len
-from ._message import Message, Views
+from ._message import Message
+from ._schema import contracts_json
 
-__all__ = ["RawMessage", "Registry"]
-
-
-class RawMessage:
-    """A received message without a fixed layout (MessagePack, JSON or raw bytes); a copy that stays valid.
-
-    Attributes:
-        contract: The generated class that declares the message.
-        payload: The payload's bytes.
-    """
-
-    __slots__ = ("_views", "_word", "contract", "payload")
-
-    def __init__(self, contract: type[Any], payload: bytes) -> None:
-        self._views: Views | None = None
-        self._word = 0
-        self.contract = contract
-        self.payload = payload
-
-    def __repr__(self) -> str:
-        return f"<{self.contract.NAME} payload_len={len(self.payload)}>"
+__all__ = ["Registry"]
 
 
 def is_fixed(contract: type[Any]) -> bool:
@@ -40,7 +22,7 @@ def is_fixed(contract: type[Any]) -> bool:
 
 def is_contract(value: object) -> bool:
     """Whether the value is a generated message class."""
-    return isinstance(value, type) and isinstance(getattr(value, "TOPIC_ID", None), int)
+    return isinstance(value, type) and issubclass(value, (Message, DynamicMessage)) and hasattr(value, "TOPIC_ID")
 
 
 class Registry:
@@ -50,22 +32,47 @@ class Registry:
         fixed: Full header word -> (words of the record, class). For a message of fixed size the whole header word is
             constant, so that one look-up validates length, topic and flags.
         dynamic: Topic id -> class, for messages of any size.
-        schema_digest: Digest of the contracts, or zeros.
+        schema_digest: Digest of the contracts: that of a module, the exclusive or of several, which is the digest of
+            no contracts file, or zeros for none.
     """
 
-    __slots__ = ("dynamic", "fixed", "schema_digest")
+    __slots__ = ("_offered", "dynamic", "fixed", "schema_digest")
 
-    def __init__(self, contracts: ModuleType | Iterable[type[Any]] | None) -> None:
+    def __init__(self, contracts: ModuleType | Iterable[ModuleType | type[Any]] | None) -> None:
         self.fixed: dict[int, tuple[int, type[Message]]] = {}
         self.dynamic: dict[int, type[Any]] = {}
-        self.schema_digest = bytes(32)
-        if isinstance(contracts, ModuleType):
-            self.schema_digest = bytes(contracts.SCHEMA_DIGEST)
-            classes: Iterable[type[Any]] = contracts.MESSAGES
-        else:
-            classes = contracts or ()
-        for contract in classes:
-            self.add(contract)
+        self._offered: dict[tuple[int, bytes], type[Any]] = {}
+        digests = set()
+        sources: Iterable[Any] = [contracts] if isinstance(contracts, ModuleType) else contracts or ()
+        for source in sources:
+            if isinstance(source, ModuleType):
+                digests.add(bytes(source.SCHEMA_DIGEST))
+            for contract in source.MESSAGES if isinstance(source, ModuleType) else (source,):
+                self.add(contract)
+                digests.add(bytes(contract.SCHEMA_DIGEST))
+                self._offered.setdefault((contract.TOPIC_ID, bytes(contract.LAYOUT_DIGEST)), contract)
+        digest = 0
+        for other in digests:
+            digest ^= int.from_bytes(other, "big")
+        self.schema_digest = digest.to_bytes(32, "big")
+
+    def offer(self) -> bytes:
+        """Returns what decides the bytes of all messages, for a bridge whose contracts are others."""
+        return contracts_json(self.schema_digest, self._offered.values()).encode()
+
+    def refuse(self, topic_id: int) -> None:
+        """Forgets what was known of a topic whose layouts differ, so that its frames are skipped."""
+        self.dynamic.pop(topic_id, None)
+        for word, (_, contract) in list(self.fixed.items()):
+            if topic_id == contract.TOPIC_ID:
+                del self.fixed[word]
+
+    def check(self, contract: type[Any]) -> None:
+        """Raises TypeError where a class is no generated message class of an application."""
+        if not is_contract(contract):
+            raise TypeError(f"not a message class: {contract!r}; use a class of the generated messages module")
+        if contract.TOPIC_ID <= layout.CORE_TOPIC_MAX:
+            raise TypeError(f"not an application message: message={contract.NAME} topic_id={contract.TOPIC_ID}")
 
     def add(self, contract: type[Any]) -> None:
         """Adds a message class; adding it again does nothing.
@@ -73,10 +80,7 @@ class Registry:
         Raises:
             TypeError: It is no generated message class of an application.
         """
-        if not is_contract(contract):
-            raise TypeError(f"not a message class: {contract!r}; use a class of the generated messages module")
-        if contract.TOPIC_ID <= layout.CORE_TOPIC_MAX:
-            raise TypeError(f"not an application message: message={contract.NAME} topic_id={contract.TOPIC_ID}")
+        self.check(contract)
         if issubclass(contract, Message):
             self.fixed[contract.HEADER_WORD] = (record_len(contract.SIZE) // 8, contract)
         else:

@@ -24,7 +24,7 @@ from ._message import (
 )
 from ._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("40ccf1f0f15771a870b36eb91f01b579b2102d0b5e7b9b7bd7493f147d670e5d")
+_DIGEST: Final = bytes.fromhex("ad31dd65b6789f7514b8b8a7db4d591dec80059bf05448081fe38ff62ccf512c")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -89,6 +89,7 @@ class RefusedCode(enum.IntEnum):
     SHM_REQUIRED = 5
     BAD_HELLO = 6
     SHUTTING_DOWN = 7
+    BAD_CONTRACTS = 8
 
 
 _REFUSED_CODE: Final[dict[int, RefusedCode]] = {member.value: member for member in RefusedCode}
@@ -111,6 +112,7 @@ class TopicReplyCode(enum.IntEnum):
     UNKNOWN_TOPIC = 1
     LAYOUT_MISMATCH = 2
     WRONG_SIZE = 3
+    WRONG_ENCODING = 4
 
 
 _TOPIC_REPLY_CODE: Final[dict[int, TopicReplyCode]] = {member.value: member for member in TopicReplyCode}
@@ -585,7 +587,7 @@ class Refused(Message):
     HEADER_WORD: ClassVar[int] = 0x000000030000022A
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("24f55efb42c1b6adfdf1d6247625aa99b1fcad80d202eb57cb0c0bdbc577add8")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("d7f62bedcf62d7906c65cdb8c84b37c9c65b41e0aadd06a4316f74a3a345e83c")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s32s488s"
     KEY: ClassVar[tuple[str, ...]] = ()
@@ -593,7 +595,7 @@ class Refused(Message):
         Field(
             "code",
             "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 "
-            "SHUTTING_DOWN=7",
+            "SHUTTING_DOWN=7 BAD_CONTRACTS=8",
             0,
             2,
             "H",
@@ -640,7 +642,7 @@ class Refused(Message):
         """Why.
 
         One of PROTOCOL_VERSION=1, SCHEMA_MISMATCH=2, NAME_TAKEN=3, NOT_ALLOWED=4, SHM_REQUIRED=5,
-        BAD_HELLO=6, SHUTTING_DOWN=7.
+        BAD_HELLO=6, SHUTTING_DOWN=7, BAD_CONTRACTS=8.
         """
         try:
             return _REFUSED_CODE[self._views.u16[self._word << 2]]
@@ -1049,14 +1051,14 @@ class TopicReply(Message):
     HEADER_WORD: ClassVar[int] = 0x00000009000000FE
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("be2e20ce84b34d8f32ec7d9d45a5d211f0c04a03efc7625651a7f1f4e3eb6cbc")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("7926286e0fdf72a08131ae42af38bf7b4e04b19ed2360d9f362064ee22cb307f")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HHH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("request", "u16", 0, 2, "H"),
         Field("topic_id", "u16", 2, 2, "H"),
-        Field("code", "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3", 4, 2, "H"),
+        Field("code", "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4", 4, 2, "H"),
         Field("reason", "String(240)", 6, 248, "248s"),
     )
 
@@ -1138,7 +1140,7 @@ class TopicReply(Message):
 
     @property
     def code(self) -> TopicReplyCode:
-        """The outcome. One of OK=0, UNKNOWN_TOPIC=1, LAYOUT_MISMATCH=2, WRONG_SIZE=3."""
+        """The outcome. One of OK=0, UNKNOWN_TOPIC=1, LAYOUT_MISMATCH=2, WRONG_SIZE=3, WRONG_ENCODING=4."""
         try:
             return _TOPIC_REPLY_CODE[self._views.u16[(self._word << 2) + 2]]
         except KeyError as unknown:
@@ -1480,6 +1482,42 @@ class LinkError(Message):
         write_text(self, 2, 480, "message", value)
 
 
+class ContractsOffer(DynamicMessage):
+    """The peer's contracts as a JSON object, sent after Settings if Welcome carries another schema digest than
+    Hello. Answered by a ContractsReport.
+    """
+
+    __slots__ = ()
+
+    NAME: ClassVar[str] = "ContractsOffer"
+    TOPIC: ClassVar[str] = "control"
+    TOPIC_ID: ClassVar[int] = 14
+    ENCODING: ClassVar[int] = 2
+    MAX_SIZE: ClassVar[int] = 1048576
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("dc4437190581cb5dbc3619b11d0e7b556ec091192b3010d1bed0cb6eb7ba64e6")
+    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
+
+
+class ContractsReport(DynamicMessage):
+    """What differs between the contracts of both sides, as a JSON array with one object per message; the topics
+    of incompatible ones are refused on this link.
+    """
+
+    __slots__ = ()
+
+    NAME: ClassVar[str] = "ContractsReport"
+    TOPIC: ClassVar[str] = "control"
+    TOPIC_ID: ClassVar[int] = 15
+    ENCODING: ClassVar[int] = 2
+    MAX_SIZE: ClassVar[int] = 1048576
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("5a6faef041237b9faa123f383e99bbe6fb75842db50e4d5133fe6d25c8052b64")
+    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
+
+
 MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     Hello,
     Welcome,
@@ -1494,12 +1532,14 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     Shutdown,
     Goodbye,
     LinkError,
+    ContractsOffer,
+    ContractsReport,
 )
 """All messages of this file, ordered by topic id."""
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("23771575107e373f01ae52d7e2550f3cb4dd560c1095d4990f9b8cadaefaa105"),
+    source_digest=bytes.fromhex("6125a025a6ecfb3bf11fe43373c62c5eedf4cea61887391a47a4bc6fffcbfce3"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""
@@ -1512,6 +1552,8 @@ __all__ = [
     "Advertise",
     "Attached",
     "AttachedTransport",
+    "ContractsOffer",
+    "ContractsReport",
     "FallbackCode",
     "Fencing",
     "Goodbye",

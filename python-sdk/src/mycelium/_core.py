@@ -12,8 +12,10 @@ from typing import Any
 from . import _control as control
 from . import _layout as layout
 from ._batch import Batch
-from ._contracts import RawMessage, Registry
+from ._contracts import Registry
+from ._differences import ContractDifference
 from ._doorbell import SpinBudget, deadline_after
+from ._dynamic import DynamicMessage
 from ._establish import establish
 from ._frame import FrameHeader, decode_control, encode_frame, header_word, record_len
 from ._handshake import fallback_name
@@ -46,7 +48,7 @@ class ChannelCore:
         name: str = "",
         token: str = "",
         transport: str = "auto",
-        contracts: ModuleType | Iterable[type[Any]] | None = None,
+        contracts: ModuleType | Iterable[ModuleType | type[Any]] | None = None,
         timeout: float = 5.0,
         spin_us: int | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class ChannelCore:
                 token=token,
                 transport=transport,
                 schema_digest=self._registry.schema_digest,
+                offer=self._registry.offer,
                 timeout=timeout,
                 held=self._held,
             )
@@ -88,6 +91,11 @@ class ChannelCore:
         self._spin = SpinBudget(welcome.spin_us if spin_us is None else spin_us)
         self._registry.forget_longer_than(welcome.max_payload)
         self._largest_in: int = welcome.max_payload
+        self.contract_differences = made.differences
+        for difference in made.differences:
+            if not difference.compatible:
+                self._registry.refuse(difference.topic_id)
+                self._registry.refuse(difference.peer_topic_id or 0)
         self._fixed = self._registry.fixed
 
     # ---- what the user holds
@@ -108,10 +116,12 @@ class ChannelCore:
             current.release()
         elif isinstance(current, Message):
             current._views = STALE
+        else:
+            current._release()
 
     # ---- frames that are not the usual ones
 
-    def _unusual(self, deadline: int | None) -> RawMessage | None:
+    def _unusual(self, deadline: int | None) -> DynamicMessage | None:
         """Handles a header word that is not the one of a known message of fixed size, or waits if there is none.
 
         Returns:
@@ -133,7 +143,7 @@ class ChannelCore:
             return None
         return self._unknown(word, header)
 
-    def _unknown(self, word: int, header: FrameHeader) -> RawMessage | None:
+    def _unknown(self, word: int, header: FrameHeader) -> DynamicMessage | None:
         """Takes a message without fixed layout, or skips what no known message has."""
         consumer = self._consumer
         value = header_word(header.payload_len, header.topic_id, header.flags & layout.FLAG_ENCODING_MASK)
@@ -143,26 +153,37 @@ class ChannelCore:
             return None
         consumer.cross(word, word + record_len(header.payload_len) // 8)
         contract = self._registry.dynamic.get(header.topic_id)
-        message: RawMessage | None = None
-        if contract is not None and header.encoding == contract.ENCODING:
-            start = word * 8 + 8
-            message = RawMessage(contract, bytes(consumer.views.raw[start : start + header.payload_len]))
-            message._word = word + 1
+        message: DynamicMessage | None = None
+        if contract is not None and header.encoding == contract.ENCODING and header.payload_len <= contract.MAX_SIZE:
+            message = contract._received(consumer.views, word + 1, header.payload_len)
             consumer.frames += 1
         else:
             seen = self._skipped.get(header.topic_id, 0)
             self._skipped[header.topic_id] = seen + 1
             if not seen:
                 _log.warning(
-                    "skipping frames of no known message: link=%s topic_id=%d payload_len=%d flags=%#x; "
-                    "pass its module as contracts to connect()",
+                    "skipping frames: link=%s topic_id=%d payload_len=%d flags=%#x; %s",
                     self.name,
                     header.topic_id,
                     header.payload_len,
                     header.flags,
+                    self._why_skipped(contract, header),
                 )
         self._current = message
         return message
+
+    def _why_skipped(self, contract: type[DynamicMessage] | None, header: FrameHeader) -> str:
+        if contract is not None:
+            return (
+                f"they do not fit {contract.NAME}: encoding expected={contract.ENCODING} actual={header.encoding}, "
+                f"payload_len legal: 0..={contract.MAX_SIZE}"
+            )
+        for difference in self._refusing(header.topic_id):
+            return f"the layouts of both sides differ: {difference.text}"
+        return "no known message has this header; pass its module as contracts to connect()"
+
+    def _refusing(self, topic_id: int) -> tuple[ContractDifference, ...]:
+        return tuple(it for it in self.contract_differences if it.refuses(topic_id))
 
     # ---- waiting
 
@@ -351,7 +372,15 @@ class ChannelCore:
         text = f"bridge refused: message={contract.NAME} topic_id={contract.TOPIC_ID} code={code} {reply.reason}"
         if code == control.TopicReplyCode.UNKNOWN_TOPIC:
             raise UnknownTopic(text, topic_id=contract.TOPIC_ID)
-        raise ContractMismatch(text, actual=layout_digest(contract))
+        self._registry.refuse(contract.TOPIC_ID)
+        differences = self._refusing(contract.TOPIC_ID)
+        raise ContractMismatch(
+            "; ".join([text, *(it.text for it in differences if it.text not in text)]),
+            topic_id=contract.TOPIC_ID,
+            expected=next((it.expected for it in differences), b""),
+            actual=layout_digest(contract),
+            differences=differences,
+        )
 
 
 def layout_digest(contract: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from . import _ordering as ordering
 from ._control import FallbackCode, Fencing, Welcome, WelcomeTransport
+from ._differences import ContractDifference
 from ._doorbell import Doorbell
 from ._handshake import Handshake, fallback_name
 from ._link import Link, ShmLink, StreamLink, close_fds
@@ -33,6 +34,7 @@ class Established(NamedTuple):
     fallback_code: int
     fallback_reason: str
     fencing: str
+    differences: tuple[ContractDifference, ...]
 
 
 class _Unusable(Exception):
@@ -50,6 +52,7 @@ def establish(
     token: str,
     transport: str,
     schema_digest: bytes,
+    offer: Callable[[], bytes],
     timeout: float,
     held: Callable[[], int | None],
 ) -> Established:
@@ -72,6 +75,7 @@ def establish(
         token=token,
         transport=transport,
         schema_digest=schema_digest,
+        offer=offer,
         membarrier=not here.problem and ordering.membarrier_registered(),
         fd_passing=fd_passing,
     )
@@ -109,11 +113,28 @@ def establish(
         close_fds(handshake.fds)
     if link.transport == "socket" and code not in (FallbackCode.NONE, FallbackCode.REQUESTED):
         _log.warning("falling back to the socket: link=%s code=%s reason=%s", welcome.name, fallback_name(code), reason)
-    return Established(link, welcome, settings, code, reason, Fencing(welcome.fencing).name.lower())
+    fencing = Fencing(welcome.fencing).name.lower()
+    _tell_differences(welcome.name, handshake.differences)
+    return Established(link, welcome, settings, code, reason, fencing, handshake.differences)
+
+
+def _tell_differences(link: str, differences: tuple[ContractDifference, ...]) -> None:
+    """One warning if there is a message that does not flow; the others do no harm."""
+    refused = "; ".join(it.text for it in differences if not it.compatible)
+    if refused:
+        _log.warning(
+            "contracts differ (bridge -> this side), these topics are refused and the others flow: link=%s %s",
+            link,
+            refused,
+        )
+    harmless = "; ".join(it.text for it in differences if it.compatible)
+    if harmless:
+        _log.info("contracts differ (bridge -> this side) without harm: link=%s %s", link, harmless)
 
 
 def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int) -> None:
     while not handshake.complete:
+        writer.write(handshake.contracts_offer())
         if not writer.flush_until(deadline):
             raise PeerLost("bridge hung up during the handshake: sent=hello; look into its log")
         try:

@@ -81,6 +81,12 @@ class FrameDecoder:
         self._buffer = bytearray()
         self._max_payload = max_payload
 
+    def widened(self, max_payload: int) -> FrameDecoder:
+        """Returns a decoder of the same bytes that takes longer frames."""
+        decoder = FrameDecoder(max_payload)
+        decoder.feed(self.take_rest())
+        return decoder
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds received bytes."""
         self._buffer += data

@@ -1,18 +1,22 @@
 """The handshake of a peer, as a value: bytes in, bytes and decisions out; no I/O.
 
 ``Hello`` goes out; ``Refused``, or ``Welcome`` (with descriptors) and ``Settings``, come in; ``Attached`` goes out.
+Where the contracts differ, ``ContractsOffer`` goes out before that and ``ContractsReport`` comes in.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from . import _layout as layout
 from ._control import (
     Attached,
     AttachedTransport,
+    ContractsOffer,
+    ContractsReport,
     FallbackCode,
     Hello,
     HelloTransport,
@@ -23,8 +27,9 @@ from ._control import (
     Welcome,
     WelcomeTransport,
 )
+from ._differences import ContractDifference, decode_report
 from ._frame import FrameDecoder, FrameHeader, decode_control, encode_frame
-from .exceptions import ContractMismatch, HandshakeRefused, LinkFailed, ProtocolError, SchemaRefused
+from .exceptions import HandshakeRefused, LinkFailed, ProtocolError, SchemaRefused
 
 __all__ = ["SEGMENT_FDS", "Handshake", "truncate"]
 
@@ -45,6 +50,7 @@ class Handshake:
         token: Credential; empty for none.
         transport: ``"auto"``, ``"shm"`` or ``"socket"``.
         schema_digest: Digest of this side's contracts; 32 zeros for none.
+        offer: Gives the description of this side's contracts, should the bridge have others.
         membarrier: Whether this process is registered for the heavy fence.
         fd_passing: Whether it can receive descriptors.
 
@@ -52,6 +58,7 @@ class Handshake:
         welcome: The bridge's Welcome once it came.
         settings: The worker's settings once they came.
         fds: Descriptors that came with the Welcome; the caller closes them.
+        differences: What the bridge found, where the contracts differ.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Handshake:
         token: str = "",
         transport: str = "auto",
         schema_digest: bytes = _ZEROS,
+        offer: Callable[[], bytes] = bytes,
         membarrier: bool = False,
         fd_passing: bool = True,
     ) -> None:
@@ -68,6 +76,10 @@ class Handshake:
         self._token = token
         self._transport = transport
         self._digest = schema_digest
+        self._offer = offer
+        self._offered = False
+        self._reported = False
+        self.differences: tuple[ContractDifference, ...] = ()
         self._membarrier = membarrier
         self._fd_passing = fd_passing
         self._decoder = FrameDecoder()
@@ -93,8 +105,31 @@ class Handshake:
 
     @property
     def complete(self) -> bool:
-        """Whether both Welcome and Settings came."""
-        return self.welcome is not None and self.settings is not None
+        """Whether everything came that is to come: Welcome and Settings, and the report where contracts differ."""
+        return self.settings is not None and (self._reported or not self._differ)
+
+    @property
+    def _differ(self) -> bool:
+        theirs = _ZEROS if self.welcome is None else bytes(self.welcome.schema_digest)
+        return _ZEROS not in (theirs, self._digest) and theirs != self._digest
+
+    def contracts_offer(self) -> bytes:
+        """Returns the description of this side's contracts once it is due; otherwise nothing.
+
+        Raises:
+            ProtocolError: It is longer than the protocol allows.
+        """
+        if self.settings is None or self._offered or not self._differ:
+            return b""
+        self._offered = True
+        payload = self._offer()
+        if len(payload) > ContractsOffer.MAX_SIZE:
+            raise ProtocolError(
+                f"description of the contracts too long: len={len(payload)}, legal: 0..={ContractsOffer.MAX_SIZE}; "
+                "pass fewer message classes to connect()"
+            )
+        self._decoder = self._decoder.widened(ContractsReport.MAX_SIZE)
+        return encode_frame(ContractsOffer.TOPIC_ID, payload, layout.ENCODING_JSON << layout.FLAG_ENCODING_SHIFT)
 
     def receive(self, data: bytes, fds: list[int]) -> None:
         """Takes received bytes and descriptors.
@@ -109,6 +144,8 @@ class Handshake:
             frame = self._decoder.next_frame()
             if frame is None:
                 return
+            if self.settings is not None and not self._offered:
+                raise ProtocolError(f"handshake out of step: topic_id={frame[0].topic_id} before the offer")
             self._frame(*frame)
 
     def take_rest(self) -> bytes:
@@ -130,6 +167,14 @@ class Handshake:
         if header.topic_id == LinkError.TOPIC_ID:
             error = decode_control(LinkError, payload)
             raise LinkFailed(f"bridge ended the link: code={int(error.code)} {error.message}", code=int(error.code))
+        if self.settings is not None:
+            if header.topic_id != ContractsReport.TOPIC_ID:
+                raise ProtocolError(
+                    f"handshake out of step: topic_id={header.topic_id}, expected={ContractsReport.TOPIC_ID}"
+                )
+            self.differences = decode_report(payload)
+            self._reported = True
+            return
         expected = Welcome if self.welcome is None else Settings
         if header.topic_id != expected.TOPIC_ID:
             text = f"handshake out of step: topic_id={header.topic_id}, expected={expected.TOPIC_ID} ({expected.NAME})"
@@ -151,9 +196,6 @@ class Handshake:
                 f"protocol version differs: bridge={welcome.protocol_version} peer={layout.PROTOCOL_VERSION}; "
                 "install the package that belongs to the bridge"
             )
-        theirs = bytes(welcome.schema_digest)
-        if _ZEROS not in (theirs, self._digest) and theirs != self._digest:
-            raise ContractMismatch(_mismatch_text(theirs, self._digest), expected=theirs, actual=self._digest)
         count = SEGMENT_FDS if welcome.transport == WelcomeTransport.SHM else 0
         if len(self.fds) != count:
             raise ProtocolError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _layout as layout
 from ._contracts import is_fixed
+from ._dynamic import check_size, encode_payload, require_codec
 from ._frame import header_word, record_len
 from ._message import STALE
-from .exceptions import ChannelClosed, FrameTooLarge, MessageError
+from .exceptions import ChannelClosed, FrameTooLarge
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -53,6 +53,8 @@ class Publisher(Generic[MessageT]):
         self._fast_type = kind if fixed and self._size % 8 == 0 else None
         self._zeros: Any = None
         self._reservation: Reservation[MessageT] = Reservation(self)  # one is enough: only one can be open
+        if not fixed and kind.ENCODING == layout.ENCODING_MSGPACK:
+            require_codec(kind)
         if fixed:
             self._check_size(self._size)
             self._zeros = memoryview(bytes(self._count * 8 - 8)).cast("Q")
@@ -70,14 +72,15 @@ class Publisher(Generic[MessageT]):
         Cost: no system call, unless the ring is full or the bridge sleeps.
 
         Args:
-            message: A message of this publisher's class; for a JSON message anything that ``json.dumps`` takes, for
-                other dynamic messages bytes.
+            message: A message of this publisher's class; for a dynamic message also a bare value: what ``json.dumps``
+                or ``msgpack.packb`` takes, or bytes, as the contract says.
             timeout: Longest wait for room, in seconds; None for ever, 0 not at all.
 
         Raises:
             ChannelFull: No room in time.
             PeerLost: The bridge is gone.
             FrameTooLarge: A dynamic message is longer than the link or its contract allows.
+            MessageError: The value of a dynamic message cannot be written.
             StaleMessageError: The message is a received one that was released.
         """
         producer: Any = self._producer
@@ -109,32 +112,42 @@ class Publisher(Generic[MessageT]):
             payload = bytes(views.raw[start : start + self._size])
             header, count = self._header, self._count
         else:
-            payload = self._encode(message)
-            flags = contract.ENCODING << layout.FLAG_ENCODING_SHIFT
-            header, count = header_word(len(payload), contract.TOPIC_ID, flags), record_len(len(payload)) // 8
+            payload = encode_payload(contract, message)
+            header, count = self._dynamic_header(len(payload))
+        self._write(payload, header, count, timeout)
+
+    def send_raw(self, payload: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """Publishes bytes that are a payload of a dynamic message already; whether they are is not looked at.
+
+        Args:
+            payload: The bytes.
+            timeout: Longest wait for room, in seconds; None for ever, 0 not at all.
+
+        Raises:
+            TypeError: The message has a fixed layout.
+            ChannelFull, PeerLost, FrameTooLarge: As :meth:`send`.
+        """
+        contract: Any = self.contract
+        if is_fixed(contract):
+            raise TypeError(f"fixed layout: message={contract.NAME}; use send(), or reserve() to write in place")
+        data = bytes(payload)
+        check_size(contract, len(data))
+        header, count = self._dynamic_header(len(data))
+        self._write(data, header, count, timeout)
+
+    def _dynamic_header(self, payload_len: int) -> tuple[int, int]:
+        contract: Any = self.contract
+        self._check_size(payload_len)
+        flags = contract.ENCODING << layout.FLAG_ENCODING_SHIFT
+        return header_word(payload_len, contract.TOPIC_ID, flags), record_len(payload_len) // 8
+
+    def _write(self, payload: bytes, header: int, count: int, timeout: float | None) -> None:
         deadline = self._channel._deadline(timeout)
         word = self._channel._claim(count, deadline)
         raw = self._producer.views.raw
         raw[word * 8 + 8 : (word + count) * 8] = payload + bytes(count * 8 - 8 - len(payload))
         self._producer.commit(word, word + count, header)
         self._channel._flush(deadline)
-
-    def _encode(self, message: Any) -> bytes:
-        contract: Any = self.contract
-        if contract.ENCODING == layout.ENCODING_JSON:
-            payload = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            payload = bytes(message)
-        else:
-            text = f"{contract.NAME} takes bytes: type={type(message).__name__}; encode it first"
-            raise MessageError(text, value=message)
-        if len(payload) > contract.MAX_SIZE:
-            text = (
-                f"frame too large: message={contract.NAME} payload_len={len(payload)}, legal: 0..={contract.MAX_SIZE}"
-            )
-            raise FrameTooLarge(text, payload_len=len(payload), max_payload=contract.MAX_SIZE)
-        self._check_size(len(payload))
-        return payload
 
     def reserve(self, timeout: float | None = None) -> Reservation[MessageT]:
         """Reserves room for a message that is written in place::

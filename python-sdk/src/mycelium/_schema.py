@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ._dynamic import DynamicMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,26 +35,6 @@ class Field(NamedTuple):
     size: int
     code: str
     contract_name: str = ""
-
-
-class DynamicMessage:
-    """A message whose payload is not laid out by the contract but encoded as a whole."""
-
-    __slots__ = ()
-
-    NAME: ClassVar[str]
-    TOPIC: ClassVar[str]
-    TOPIC_ID: ClassVar[int]
-    ENCODING: ClassVar[int]
-    """Encoding of the payload, as in the frame's flags: 1 MessagePack, 2 JSON, 3 raw bytes."""
-    MAX_SIZE: ClassVar[int]
-    """Largest payload in bytes."""
-    DELIVERY: ClassVar[str]
-    """Default policy of a subscription: ``block``, ``drop_newest``, ``drop_oldest`` or ``conflate``."""
-    LOG_PAYLOAD: ClassVar[bool]
-    """Whether values may be shown in logs and error texts."""
-    LAYOUT_DIGEST: ClassVar[bytes]
-    SCHEMA_DIGEST: ClassVar[bytes]
 
 
 class Contracts:

@@ -71,6 +71,8 @@ class Channel(ChannelCore):
         epoch: How often this link has been handed to a process, counted from 1.
         fencing: ``"asymmetric"``, or ``"fenced"`` where membarrier is missing and sleeps are bounded to 1 ms.
         max_payload: Longest payload that can be published, in bytes.
+        contract_differences: What differs between the contracts of the bridge and of this side, as a tuple of
+            :class:`mycelium.ContractDifference`; empty where they are the same, or this side gave none.
     """
 
     # ---- topics
@@ -84,10 +86,12 @@ class Channel(ChannelCore):
             TimeoutError: No answer in time.
         """
         for contract in contracts:
-            self._registry.add(contract)
-            self._registry.forget_longer_than(self._largest_in)
+            self._registry.check(contract)
             request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
             self._request(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
+            # No frame has been looked at meanwhile, so none was taken for an unknown one.
+            self._registry.add(contract)
+            self._registry.forget_longer_than(self._largest_in)
 
     def unsubscribe(self, *contracts: type[Any]) -> None:
         """Ends subscriptions; frames that are already on their way still come."""
@@ -104,11 +108,13 @@ class Channel(ChannelCore):
             FrameTooLarge: The message does not fit into this link.
             TimeoutError: No answer in time.
         """
-        self._registry.add(contract)
+        self._registry.check(contract)
         publisher = Publisher(self, contract)
         kind: Any = contract
         request = control.Advertise(topic_id=kind.TOPIC_ID, layout_digest=layout_digest(kind))
         self._request(control.Advertise.TOPIC_ID, kind, request.to_bytes())
+        self._registry.add(contract)
+        self._registry.forget_longer_than(self._largest_in)
         return publisher
 
     # ---- receiving

@@ -10,7 +10,8 @@
     ├── ProtocolError                   the bridge sent a control frame that does not fit here
     ├── HandshakeRefused(code)          the bridge does not accept this peer
     │   └── SchemaRefused               … because both speak different contracts (is a ContractMismatch too)
-    ├── ContractMismatch                the two sides disagree about a layout: ``expected``, ``actual``
+    ├── ContractMismatch                the two sides disagree about a layout: ``topic_id``, ``expected``, ``actual``,
+    │                                   ``differences``
     ├── TransportUnavailable(code)      shared memory was demanded and cannot be had
     ├── UnknownTopic (LookupError)      the bridge has no such topic
     ├── ChannelFull (TimeoutError)      no room for the frame before the timeout; send again later
@@ -24,6 +25,11 @@ the text is for people only and may change.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._differences import ContractDifference
 
 __all__ = [
     "AddressError",
@@ -112,14 +118,27 @@ class ContractMismatch(ChannelError):
     """The two sides were generated from different contracts.
 
     Attributes:
+        topic_id: The topic that is refused; 0 where the link as a whole is.
         expected: Digest on the bridge's side; empty where the bridge only says that it differs.
         actual: Digest on this side.
+        differences: What differs on that topic (:class:`mycelium.ContractDifference`); empty where only digests were
+            compared.
     """
 
-    def __init__(self, message: str, *, expected: bytes = b"", actual: bytes = b"") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        topic_id: int = 0,
+        expected: bytes = b"",
+        actual: bytes = b"",
+        differences: tuple[ContractDifference, ...] = (),
+    ) -> None:
         super().__init__(message)
+        self.topic_id = topic_id
         self.expected = expected
         self.actual = actual
+        self.differences = differences
 
 
 class SchemaRefused(HandshakeRefused, ContractMismatch):
@@ -128,8 +147,10 @@ class SchemaRefused(HandshakeRefused, ContractMismatch):
     def __init__(self, message: str, *, code: int, expected: bytes, actual: bytes) -> None:
         ChannelError.__init__(self, message)
         self.code = code
+        self.topic_id = 0
         self.expected = expected
         self.actual = actual
+        self.differences = ()
 
 
 class TransportUnavailable(ChannelError):

@@ -21,7 +21,7 @@ def connect(
     *,
     name: str | None = None,
     transport: str = "auto",
-    contracts: ModuleType | Iterable[type[Any]] | None = messages,
+    contracts: ModuleType | Iterable[ModuleType | type[Any]] | None = messages,
     timeout: float = 5.0,
     spin_us: int | None = None,
     token: str = "",
@@ -33,8 +33,9 @@ def connect(
             a connected socket (``MYCELIUM_FD``).
         name: Name of the link, unique in the bridge; None takes ``MYCELIUM_WORKER``, or lets the bridge choose.
         transport: ``"auto"`` takes shared memory if possible, ``"shm"`` nothing else, ``"socket"`` the socket.
-        contracts: The generated messages module, whose digest is compared with the bridge's; or message classes, which
-            are compared one by one when they are subscribed or published.
+        contracts: The generated messages module, or several, or message classes. Where they differ from the bridge's,
+            the topics whose layouts differ are refused and everything else flows; see
+            ``channel.contract_differences``. None: layouts are only compared when they are subscribed or published.
         timeout: Longest time for the handshake, and for each later request, in seconds.
         spin_us: Longest time to spin before sleeping, in microseconds; None takes what the bridge says.
         token: Credential where the bridge asks for one.
@@ -42,7 +43,8 @@ def connect(
     Raises:
         AddressError: There is no address, or a bad one.
         PeerLost: Nobody listens there.
-        HandshakeRefused: The bridge does not accept this peer; SchemaRefused where the contracts differ.
+        HandshakeRefused: The bridge does not accept this peer; SchemaRefused where the contracts differ and the bridge
+            insists on the same.
         TransportUnavailable: ``transport="shm"`` and shared memory cannot be used.
         TimeoutError: No answer in time.
     """

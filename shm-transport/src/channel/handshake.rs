@@ -6,6 +6,8 @@
 //!  | <----------------------------- Refused|   and the socket is closed, or:
 //!  | <-- Welcome (+ segment, doorbells)    |
 //!  | <-- Settings                          |
+//!  | ContractsOffer ---------------------> |   only if the schema digests of Hello and Welcome differ
+//!  | <---------------------- ContractsReport|
 //!  | Attached ---------------------------> |   shared memory, or the socket and why
 //! ```
 
@@ -13,11 +15,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use mycelium_messages::control::{
-    Attached, AttachedTransport, FallbackCode, Fencing as WireFencing, Hello, HelloTransport,
-    Refused, RefusedCode, Settings, Welcome, WelcomeTransport,
+    Attached, AttachedTransport, ContractsOffer, ContractsReport, FallbackCode,
+    Fencing as WireFencing, Hello, HelloTransport, Refused, RefusedCode, Settings, Welcome,
+    WelcomeTransport,
 };
 use mycelium_messages::{DynamicMessage as _, InlineString, Message};
 
+use super::contracts::{ContractDifference, PeerContracts, decode_report, encode_report};
 use super::ends::LinkEnds;
 use super::fallback::Fallback;
 use super::{ConnectOptions, TransportRequest, text};
@@ -29,7 +33,7 @@ use crate::layout::{
 };
 use crate::ring::{Fencing, Frame};
 use crate::segment::Segment;
-use crate::socket::{FrameStream, StreamError};
+use crate::socket::{CONTROL_PAYLOAD_MAX, FrameStream, StreamError};
 use crate::wakeup::{Doorbell, membarrier_is_available};
 
 /// File descriptors that a Welcome carries: segment, the bridge's doorbell, the peer's doorbell.
@@ -58,6 +62,15 @@ pub struct Offer<'a> {
     pub fencing: Fencing,
     /// Shared memory, or why not.
     pub transport: OfferedTransport<'a>,
+}
+
+impl Offer<'_> {
+    fn fallback(&self) -> Option<&Fallback> {
+        match &self.transport {
+            OfferedTransport::Shm { .. } => None,
+            OfferedTransport::Socket(fallback) => Some(fallback),
+        }
+    }
 }
 
 /// The transport that a bridge offers.
@@ -135,7 +148,15 @@ pub fn refuse(
     stream.flush_until(deadline).map_err(io_error("Refused"))
 }
 
-/// Bridge side, steps 2 and 3: sends Welcome and Settings, waits for Attached.
+/// Whether the contracts of two sides have to be compared message by message: both have some, and not the same.
+#[must_use]
+pub fn contracts_differ(ours: &[u8; 32], theirs: &[u8; 32]) -> bool {
+    const NONE: [u8; 32] = [0; 32];
+    *ours != NONE && *theirs != NONE && ours != theirs
+}
+
+/// Bridge side, steps 2 and 3: sends Welcome and Settings, waits for Attached. For a peer with the same contracts; for
+/// others the three steps [`announce`], [`receive_contracts`] with [`send_report`], and [`receive_attached`].
 ///
 /// # Errors
 ///
@@ -146,10 +167,59 @@ pub fn offer(
     offer: &Offer<'_>,
     deadline: Instant,
 ) -> Result<Agreed, HandshakeError> {
-    let fallback = match &offer.transport {
-        OfferedTransport::Shm { .. } => None,
-        OfferedTransport::Socket(fallback) => Some(fallback),
-    };
+    announce(stream, offer, deadline)?;
+    receive_attached(stream, offer, deadline)
+}
+
+/// Bridge side: waits for the contracts of a peer whose schema digest differs. Returns the JSON as it came, of bounded
+/// length and not looked at.
+///
+/// # Errors
+///
+/// [`HandshakeError`] if the peer hangs up, sends something else or more than a `ContractsOffer` may have, or is too slow.
+pub fn receive_contracts(
+    stream: &mut FrameStream,
+    deadline: Instant,
+) -> Result<Vec<u8>, HandshakeError> {
+    let received = receive_json(stream, ContractsOffer::MAX_SIZE, "ContractsOffer", deadline);
+    let (header, payload) = received?;
+    if header.topic_id != ContractsOffer::TOPIC_ID {
+        return Err(unexpected("ContractsOffer", header));
+    }
+    Ok(payload)
+}
+
+/// Bridge side: tells the peer what differs. Texts are cut where there are too many.
+///
+/// # Errors
+///
+/// [`HandshakeError`] if the peer hangs up, does not read, or there are more differences than a frame takes.
+pub fn send_report(
+    stream: &mut FrameStream,
+    differences: &[ContractDifference],
+    deadline: Instant,
+) -> Result<(), HandshakeError> {
+    let report = encode_report(differences).ok_or_else(|| HandshakeError::Unexpected {
+        expected: "contracts that have something in common",
+        actual: format!("{} differences", differences.len()),
+    })?;
+    queue_json(stream, ContractsReport::TOPIC_ID, &report);
+    stream
+        .flush_until(deadline)
+        .map_err(io_error("ContractsReport"))
+}
+
+/// Bridge side, step 2: sends Welcome and Settings.
+///
+/// # Errors
+///
+/// [`HandshakeError`] if the peer hangs up or does not read.
+pub fn announce(
+    stream: &mut FrameStream,
+    offer: &Offer<'_>,
+    deadline: Instant,
+) -> Result<(), HandshakeError> {
+    let fallback = offer.fallback();
     let welcome = Welcome {
         protocol_version: PROTOCOL_VERSION,
         transport: if fallback.is_none() {
@@ -185,11 +255,21 @@ pub fn offer(
         }
         OfferedTransport::Socket(_) => stream.queue_message(&welcome),
     }
-    let settings = FrameHeader::new(Settings::TOPIC_ID, offer.settings.len() as u32)
-        .with_encoding(Encoding::Json);
-    stream.queue(settings, offer.settings.as_bytes());
-    stream.flush_until(deadline).map_err(io_error("Settings"))?;
+    queue_json(stream, Settings::TOPIC_ID, offer.settings);
+    stream.flush_until(deadline).map_err(io_error("Settings"))
+}
 
+/// Bridge side, step 3: waits for Attached.
+///
+/// # Errors
+///
+/// As [`offer`].
+pub fn receive_attached(
+    stream: &mut FrameStream,
+    offer: &Offer<'_>,
+    deadline: Instant,
+) -> Result<Agreed, HandshakeError> {
+    let fallback = offer.fallback();
     let (header, payload) = receive(stream, "Attached", deadline)?;
     let attached = decode::<Attached>(header, &payload, "Attached")?;
     match (attached.transport, fallback) {
@@ -211,6 +291,8 @@ pub(super) struct Joined {
     pub(super) welcome: Welcome,
     pub(super) settings: serde_json::Value,
     pub(super) data: JoinedData,
+    /// What differs between the contracts of both sides.
+    pub(super) differences: Vec<ContractDifference>,
 }
 
 pub(super) enum JoinedData {
@@ -232,16 +314,7 @@ pub(super) fn join(
     }
 
     let (header, payload) = receive(stream, "Welcome", deadline)?;
-    if header.topic_id == Refused::TOPIC_ID {
-        let refused = decode::<Refused>(header, &payload, "Refused")?;
-        return Err(HandshakeError::Refused {
-            code: refused.code.0,
-            name: refused.code.name().unwrap_or("UNKNOWN"),
-            message: text(&refused.message),
-            expected_digest: refused.expected_digest,
-            actual_digest: refused.actual_digest,
-        });
-    }
+    check_refused(header, &payload)?;
     let welcome = decode::<Welcome>(header, &payload, "Welcome")?;
     if welcome.protocol_version != PROTOCOL_VERSION {
         return Err(HandshakeError::Unexpected {
@@ -262,6 +335,12 @@ pub(super) fn join(
             expected: "Settings as JSON",
             actual: error.to_string(),
         })?;
+
+    let differences = if contracts_differ(&options.contracts.digest(), &welcome.schema_digest) {
+        exchange_contracts(stream, &options.contracts, deadline)?
+    } else {
+        Vec::new()
+    };
 
     let fencing = if welcome.fencing == WireFencing::ASYMMETRIC {
         Fencing::Asymmetric
@@ -290,7 +369,64 @@ pub(super) fn join(
         welcome,
         settings,
         data,
+        differences,
     })
+}
+
+/// Peer side: shows the contracts and waits for what the bridge found.
+fn exchange_contracts(
+    stream: &mut FrameStream,
+    contracts: &PeerContracts,
+    deadline: Instant,
+) -> Result<Vec<ContractDifference>, HandshakeError> {
+    let json = contracts.to_json();
+    if json.len() > ContractsOffer::MAX_SIZE {
+        return Err(HandshakeError::TooLong {
+            what: "description of the contracts",
+            len: json.len(),
+            max: ContractsOffer::MAX_SIZE,
+        });
+    }
+    queue_json(stream, ContractsOffer::TOPIC_ID, &json);
+    match stream.flush_until(deadline) {
+        // A bridge that closes before it has everything may have said why.
+        Ok(()) | Err(StreamError::HangUp) => {}
+        Err(error) => return Err(io_error("ContractsOffer")(error)),
+    }
+    let received = receive_json(
+        stream,
+        ContractsReport::MAX_SIZE,
+        "ContractsReport",
+        deadline,
+    );
+    let (header, payload) = received?;
+    check_refused(header, &payload)?;
+    if header.topic_id != ContractsReport::TOPIC_ID {
+        return Err(unexpected("ContractsReport", header));
+    }
+    decode_report(&payload).map_err(|actual| HandshakeError::Unexpected {
+        expected: "a report of the differences",
+        actual,
+    })
+}
+
+fn check_refused(header: FrameHeader, payload: &[u8]) -> Result<(), HandshakeError> {
+    if header.topic_id != Refused::TOPIC_ID {
+        return Ok(());
+    }
+    let refused = decode::<Refused>(header, payload, "Refused")?;
+    Err(HandshakeError::Refused {
+        code: refused.code.0,
+        name: refused.code.name().unwrap_or("UNKNOWN"),
+        message: text(&refused.message),
+        expected_digest: refused.expected_digest,
+        actual_digest: refused.actual_digest,
+    })
+}
+
+fn queue_json(stream: &mut FrameStream, topic_id: u16, json: &str) {
+    let header = FrameHeader::new(topic_id, json.len() as u32).with_encoding(Encoding::Json);
+    stream.queue(header, json.as_bytes());
 }
 
 fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
@@ -315,7 +451,7 @@ fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
         },
         capabilities,
         pid: std::process::id(),
-        schema_digest: options.schema_digest,
+        schema_digest: options.contracts.digest(),
         name: InlineString::new(&options.name).map_err(|_| too_long("name", &options.name, 64))?,
         token: InlineString::new(&options.token)
             .map_err(|_| too_long("token", &options.token, 128))?,
@@ -362,6 +498,19 @@ fn receive(
     deadline: Instant,
 ) -> Result<(FrameHeader, Vec<u8>), HandshakeError> {
     stream.receive_until(deadline).map_err(io_error(expected))
+}
+
+/// As `receive`, for a frame that may be longer than other control frames.
+fn receive_json(
+    stream: &mut FrameStream,
+    max_size: usize,
+    expected: &'static str,
+    deadline: Instant,
+) -> Result<(FrameHeader, Vec<u8>), HandshakeError> {
+    stream.limit_control(max_size);
+    let received = receive(stream, expected, deadline);
+    stream.limit_control(CONTROL_PAYLOAD_MAX);
+    received
 }
 
 fn decode<M: Message>(

@@ -8,7 +8,7 @@
 //! use mycelium_messages::bandit::{Quote, Signal};
 //! use shm_transport::channel::{Channel, ConnectOptions};
 //!
-//! let options = ConnectOptions::for_contracts(mycelium_messages::bandit::SCHEMA_DIGEST).named("risk");
+//! let options = ConnectOptions::for_contracts(&mycelium_messages::bandit::CONTRACTS).named("risk");
 //! let mut channel = Channel::connect("unix:/run/mycelium/bridge.sock", &options)?;
 //! channel.subscribe::<Signal>()?;
 //! channel.publish(&Quote { bid: 1.1212, ask: 1.1217, ..Quote::default() }, Some(Duration::from_secs(1)))?;
@@ -16,9 +16,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod contracts;
+mod dynamic;
 mod ends;
 mod fallback;
 pub mod handshake;
+mod options;
 mod shm;
 mod socket;
 
@@ -31,10 +34,12 @@ use mycelium_messages::control::{
 };
 use mycelium_messages::{InlineString, Message};
 
+pub use contracts::{ContractDifference, PeerContracts, ReportError};
 pub use ends::{EndsError, LinkEnds, WaitFor, Waited};
 pub use fallback::Fallback;
+pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
 
-use crate::error::{ChannelError, HandshakeError};
+use crate::error::{ChannelError, ContractMismatch, HandshakeError};
 use crate::layout::CORE_TOPIC_MAX;
 use crate::ring::{Fencing, Frame};
 use crate::socket::FrameStream;
@@ -42,99 +47,6 @@ use crate::wakeup::{SpinBudget, WaitStrategy};
 use handshake::JoinedData;
 use shm::ShmData;
 use socket::SocketData;
-
-/// How frames travel on a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// Two rings in shared memory.
-    Shm,
-    /// Frames on the socket.
-    Socket,
-}
-
-impl Transport {
-    /// The name that configuration, reports and metrics use.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shm => "shm",
-            Self::Socket => "socket",
-        }
-    }
-}
-
-/// The transport that somebody asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TransportRequest {
-    /// Shared memory, or the socket with the reason told.
-    #[default]
-    Auto,
-    /// Shared memory or nothing.
-    Shm,
-    /// The socket.
-    Socket,
-}
-
-/// What a peer tells the bridge when it connects.
-#[derive(Debug, Clone)]
-pub struct ConnectOptions {
-    /// Name of the link, at most 64 bytes; empty lets the bridge choose. Names are unique in a bridge.
-    pub name: String,
-    /// Credential where the endpoint asks for one.
-    pub token: String,
-    /// The transport to ask for.
-    pub transport: TransportRequest,
-    /// `SCHEMA_DIGEST` of the contracts that the program was generated from; zeros skip the check.
-    pub schema_digest: [u8; 32],
-    /// How to wait; `None` takes what the bridge advises.
-    pub wait: Option<WaitStrategy>,
-    /// Longest time for the handshake and for the answer to a subscription.
-    pub timeout: Duration,
-}
-
-impl ConnectOptions {
-    /// The defaults, for a program that was generated from the contracts with this digest.
-    #[must_use]
-    pub fn for_contracts(schema_digest: [u8; 32]) -> Self {
-        Self {
-            name: String::new(),
-            token: String::new(),
-            transport: TransportRequest::Auto,
-            schema_digest,
-            wait: None,
-            timeout: Duration::from_secs(5),
-        }
-    }
-
-    /// Asks for a name.
-    #[must_use]
-    pub fn named(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
-        self
-    }
-
-    /// Asks for a transport.
-    #[must_use]
-    pub fn over(mut self, transport: TransportRequest) -> Self {
-        self.transport = transport;
-        self
-    }
-}
-
-/// What a channel counted since it was connected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Frames received.
-    pub frames_in: u64,
-    /// Frames published.
-    pub frames_out: u64,
-    /// Times that this side slept.
-    pub parks: u64,
-    /// Times that this side woke the bridge.
-    pub wakeups_sent: u64,
-    /// Published frames that the bridge said it dropped.
-    pub dropped: u64,
-}
 
 /// The peer's end of a link. Not for sharing between threads; send it to the thread that uses it.
 #[derive(Debug)]
@@ -144,6 +56,12 @@ pub struct Channel {
     fallback: Option<Fallback>,
     settings: serde_json::Value,
     timeout: Duration,
+    contracts: PeerContracts,
+    differences: Vec<ContractDifference>,
+    /// Topics that are refused because of the differences; usually none.
+    refused: Vec<u16>,
+    /// Reused for the payloads of dynamic messages.
+    scratch: Vec<u8>,
     core: Core,
     data: Data,
 }
@@ -240,6 +158,8 @@ impl Channel {
                 ))
             }
         };
+        let name = text(&joined.welcome.name);
+        tell_differences(&name, &joined.differences);
         let spin = SpinBudget::new(wait);
         let core = Core {
             stream,
@@ -250,11 +170,15 @@ impl Channel {
             statistics: Statistics::default(),
         };
         Ok(Self {
-            name: text(&joined.welcome.name),
+            name,
             epoch: joined.welcome.epoch,
             fallback,
             settings: joined.settings,
             timeout: options.timeout,
+            contracts: options.contracts.clone(),
+            refused: refused_topics(&joined.differences),
+            differences: joined.differences,
+            scratch: Vec::new(),
             core,
             data,
         })
@@ -293,6 +217,13 @@ impl Channel {
         &self.settings
     }
 
+    /// What differs between the contracts of the bridge and those of this program. The topics of incompatible messages
+    /// are refused: subscribing and publishing give [`ChannelError::ContractMismatch`].
+    #[must_use]
+    pub fn contract_differences(&self) -> &[ContractDifference] {
+        &self.differences
+    }
+
     /// How commits are ordered against parked flags; `None` over the socket.
     #[must_use]
     pub fn fencing(&self) -> Option<Fencing> {
@@ -317,13 +248,18 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Topic`] if the topic is unknown to the bridge or its layout differs.
+    /// [`ChannelError::Topic`] if the topic is unknown to the bridge, [`ChannelError::ContractMismatch`] if its layout
+    /// differs.
     pub fn subscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
+        self.subscribe_to(Asked::of::<M>())
+    }
+
+    fn subscribe_to(&mut self, asked: Asked) -> Result<(), ChannelError> {
         let request = Subscribe {
-            topic_id: M::TOPIC_ID,
-            layout_digest: M::LAYOUT_DIGEST,
+            topic_id: asked.topic_id,
+            layout_digest: asked.layout_digest,
         };
-        self.request::<M, _>(&request)
+        self.request(asked, &request)
     }
 
     /// Wants no further frames of a topic. Frames that were routed before still arrive.
@@ -332,9 +268,12 @@ impl Channel {
     ///
     /// As [`Channel::subscribe`].
     pub fn unsubscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
-        self.request::<M, _>(&Unsubscribe {
-            topic_id: M::TOPIC_ID,
-        })
+        self.unsubscribe_from(Asked::of::<M>())
+    }
+
+    fn unsubscribe_from(&mut self, asked: Asked) -> Result<(), ChannelError> {
+        let topic_id = asked.topic_id;
+        self.request(asked, &Unsubscribe { topic_id })
     }
 
     /// Announces that this side will publish a topic, so that a mismatch shows now and not as a dropped frame.
@@ -343,24 +282,29 @@ impl Channel {
     ///
     /// As [`Channel::subscribe`].
     pub fn advertise<M: Message>(&mut self) -> Result<(), ChannelError> {
-        let request = Advertise {
-            topic_id: M::TOPIC_ID,
-            layout_digest: M::LAYOUT_DIGEST,
-        };
-        self.request::<M, _>(&request)
+        self.advertise_for(Asked::of::<M>())
     }
 
-    fn request<M: Message, R: Message>(&mut self, request: &R) -> Result<(), ChannelError> {
+    fn advertise_for(&mut self, asked: Asked) -> Result<(), ChannelError> {
+        let request = Advertise {
+            topic_id: asked.topic_id,
+            layout_digest: asked.layout_digest,
+        };
+        self.request(asked, &request)
+    }
+
+    fn request<R: Message>(&mut self, asked: Asked, request: &R) -> Result<(), ChannelError> {
         let start = Instant::now();
         let deadline = start + self.timeout;
         self.core.stream.queue_message(request);
         self.core.flush_until(deadline)?;
         loop {
-            let answers =
-                |reply: &TopicReply| reply.request == R::TOPIC_ID && reply.topic_id == M::TOPIC_ID;
+            let answers = |reply: &TopicReply| {
+                reply.request == R::TOPIC_ID && reply.topic_id == asked.topic_id
+            };
             if let Some(at) = self.core.replies.iter().position(answers) {
                 let reply = self.core.replies.remove(at).expect("it was just found");
-                return topic_outcome::<M>(&reply);
+                return self.topic_outcome(asked, &reply);
             }
             if let Some(end) = &self.core.end {
                 return Err(end.to_error());
@@ -383,7 +327,8 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Full`] if there was no room in time, [`ChannelError::TooLarge`], or that the link has ended.
+    /// [`ChannelError::Full`] if there was no room in time, [`ChannelError::TooLarge`],
+    /// [`ChannelError::ContractMismatch`] if the bridge's layout of the message differs, or that the link has ended.
     pub fn publish<M: Message>(
         &mut self,
         message: &M,
@@ -406,6 +351,9 @@ impl Channel {
             return Err(ChannelError::ReservedTopic {
                 topic_id: frame.topic_id(),
             });
+        }
+        if self.is_refused(frame.topic_id()) {
+            return Err(self.mismatch(frame.topic_id(), String::new()));
         }
         match &mut self.data {
             Data::Shm(data) => data.publish(&mut self.core, frame, timeout)?,
@@ -438,22 +386,78 @@ impl Channel {
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Frame<'_>, ChannelError> {
         let start = Instant::now();
         let deadline = timeout.map(|timeout| start + timeout);
-        let ready = match &mut self.data {
-            Data::Shm(data) => data.wait_for_frame(&mut self.core, deadline)?,
-            Data::Socket(data) => data.wait_for_frame(&mut self.core, deadline)?,
-        };
-        if !ready {
-            if let Some(end) = &self.core.end {
-                return Err(end.to_error());
+        loop {
+            let ready = match &mut self.data {
+                Data::Shm(data) => data.wait_for_frame(&mut self.core, deadline)?,
+                Data::Socket(data) => data.wait_for_frame(&mut self.core, deadline)?,
+            };
+            if !ready {
+                if let Some(end) = &self.core.end {
+                    return Err(end.to_error());
+                }
+                return Err(ChannelError::TimedOut {
+                    waited_ms: start.elapsed().as_millis(),
+                });
             }
-            return Err(ChannelError::TimedOut {
-                waited_ms: start.elapsed().as_millis(),
-            });
+            // What was kept for a predecessor with the bridge's contracts may have another layout than this side's.
+            if self.refused.is_empty() || !self.skips_frame()? {
+                break;
+            }
         }
         self.core.statistics.frames_in += 1;
+        self.frame()
+    }
+
+    fn frame(&mut self) -> Result<Frame<'_>, ChannelError> {
         match &mut self.data {
             Data::Shm(data) => data.frame(),
             Data::Socket(data) => data.frame(&self.core),
+        }
+    }
+
+    /// Counts the frame in hand as skipped if its topic is refused.
+    fn skips_frame(&mut self) -> Result<bool, ChannelError> {
+        let topic = self.frame()?.topic_id();
+        let refused = self.is_refused(topic);
+        if refused {
+            if self.core.statistics.skipped == 0 {
+                let link = &self.name;
+                tracing::warn!(%link, topic, "skipping frames of a message whose layouts differ; further ones are only counted");
+            }
+            self.core.statistics.skipped += 1;
+        }
+        Ok(refused)
+    }
+
+    fn is_refused(&self, topic_id: u16) -> bool {
+        !self.refused.is_empty() && self.refused.contains(&topic_id)
+    }
+
+    fn mismatch(&self, topic_id: u16, reason: String) -> ChannelError {
+        let concerned = self.differences.iter().filter(|it| it.refuses(topic_id));
+        let differences: Vec<_> = concerned.cloned().collect();
+        ChannelError::ContractMismatch(Box::new(ContractMismatch {
+            topic_id,
+            expected: differences.iter().find_map(|it| it.bridge_digest),
+            actual: self.contracts.layout_digest(topic_id),
+            differences,
+            reason,
+        }))
+    }
+
+    fn topic_outcome(&self, asked: Asked, reply: &TopicReply) -> Result<(), ChannelError> {
+        match reply.code {
+            TopicReplyCode::OK => Ok(()),
+            TopicReplyCode::LAYOUT_MISMATCH => {
+                Err(self.mismatch(asked.topic_id, text(&reply.reason)))
+            }
+            code => Err(ChannelError::Topic {
+                topic_id: asked.topic_id,
+                message: asked.message,
+                code: code.0,
+                name: code.name().unwrap_or("UNKNOWN"),
+                reason: text(&reply.reason),
+            }),
         }
     }
 
@@ -473,17 +477,50 @@ impl Channel {
     }
 }
 
-fn topic_outcome<M: Message>(reply: &TopicReply) -> Result<(), ChannelError> {
-    if reply.code == TopicReplyCode::OK {
-        return Ok(());
+/// A message that a request is about.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    message: &'static str,
+    topic_id: u16,
+    layout_digest: [u8; 32],
+}
+
+impl Asked {
+    fn of<M: Message>() -> Self {
+        Self {
+            message: M::NAME,
+            topic_id: M::TOPIC_ID,
+            layout_digest: M::LAYOUT_DIGEST,
+        }
     }
-    Err(ChannelError::Topic {
-        topic_id: reply.topic_id,
-        message: M::NAME,
-        code: reply.code.0,
-        name: reply.code.name().unwrap_or("UNKNOWN"),
-        reason: text(&reply.reason),
-    })
+}
+
+fn refused_topics(differences: &[ContractDifference]) -> Vec<u16> {
+    let incompatible = differences.iter().filter(|it| !it.compatible);
+    incompatible
+        .flat_map(|it| [Some(it.topic_id), it.peer_topic_id])
+        .flatten()
+        .collect()
+}
+
+/// One warning if there is a message that does not flow; the others do no harm.
+fn tell_differences(link: &str, differences: &[ContractDifference]) {
+    if differences.is_empty() {
+        return;
+    }
+    let (common, refused): (Vec<_>, Vec<_>) = differences.iter().partition(|it| it.compatible);
+    let texts = |of: &[&ContractDifference]| {
+        let texts: Vec<_> = of.iter().map(|it| it.text.as_str()).collect();
+        texts.join("; ")
+    };
+    if !refused.is_empty() {
+        let refused = texts(&refused);
+        tracing::warn!(%link, %refused, "contracts differ (bridge -> this side): these topics are refused, the others flow");
+    }
+    if !common.is_empty() {
+        let differences = texts(&common);
+        tracing::info!(%link, %differences, "contracts differ (bridge -> this side) without harm");
+    }
 }
 
 impl Core {

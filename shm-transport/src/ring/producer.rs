@@ -393,6 +393,18 @@ impl Placement {
     }
 }
 
+impl RingMemory {
+    /// Bytes committed since the ring was created, padding included, whatever the producer had time to say about it.
+    /// Exact if the producer is gone; otherwise true of some instant during the call.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if no correct pair of peers can have left the ring so.
+    pub fn committed_end(&self) -> Result<u64, Corrupt> {
+        committed_end(self).map(|(_, position)| position)
+    }
+}
+
 /// Finds the head and the end of the last committed record.
 ///
 /// `tail` may lag: its owner may have died between a commit and the tail store, and the consumer may even have

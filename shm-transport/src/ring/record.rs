@@ -7,7 +7,7 @@ use mycelium_messages::Message;
 
 use super::backing::Payload;
 use crate::error::{Corrupt, DecodeError};
-use crate::frame::FrameHeader;
+use crate::frame::{Encoding, FrameHeader};
 use crate::layout;
 
 /// What the header word at some index turned out to be.
@@ -125,6 +125,13 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The same frame, marked as written in another encoding than the contract's layout.
+    #[must_use]
+    pub fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.header = self.header.with_encoding(encoding);
+        self
+    }
+
     /// The checked header.
     #[must_use]
     pub fn header(&self) -> FrameHeader {
@@ -189,13 +196,21 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the frame is of another topic or its payload has another length.
+    /// [`DecodeError`] if the frame is of another topic or encoding, or its payload has another length.
     pub fn read<M: Message>(&self) -> Result<M, DecodeError> {
         if self.header.topic_id != M::TOPIC_ID {
             return Err(DecodeError::Topic {
                 message: M::NAME,
                 expected: M::TOPIC_ID,
                 actual: self.header.topic_id,
+            });
+        }
+        let encoding = self.header.encoding();
+        if encoding != Encoding::Contract {
+            return Err(DecodeError::Encoding {
+                message: M::NAME,
+                expected: Encoding::Contract.name(),
+                actual: encoding.name(),
             });
         }
         if self.payload_len() != size_of::<M>() {

@@ -46,6 +46,11 @@ impl ReceiveBuffer {
         self.chunk_len = DATA_CHUNK_LEN;
     }
 
+    /// Changes the longest payload that is accepted.
+    pub(super) fn limit(&mut self, max_payload: usize) {
+        self.max_payload = max_payload;
+    }
+
     /// The oldest complete frame; `None` if it has not arrived whole.
     pub(super) fn peek(&self) -> Result<Option<Frame<'_>>, OverLong> {
         let Some(header) = self.header_at(self.start)? else {

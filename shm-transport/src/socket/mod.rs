@@ -4,5 +4,5 @@
 mod buffer;
 mod stream;
 
-pub(crate) use stream::poll_timeout;
+pub(crate) use stream::{CONTROL_PAYLOAD_MAX, poll_timeout};
 pub use stream::{FillOutcome, FrameStream, StreamError, Traffic};

@@ -108,6 +108,11 @@ impl FrameStream {
             .expect_data(max_payload.max(CONTROL_PAYLOAD_MAX));
     }
 
+    /// Takes control frames with payloads of up to `max_payload` bytes from here on.
+    pub(crate) fn limit_control(&mut self, max_payload: usize) {
+        self.receive.limit(max_payload);
+    }
+
     /// Reads what has arrived, without blocking. One system call.
     ///
     /// # Errors

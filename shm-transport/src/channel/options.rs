@@ -1,0 +1,117 @@
+//! What a peer asks for when it connects, and what a channel counts.
+
+use std::time::Duration;
+
+use mycelium_messages::message::Contracts;
+
+use super::contracts::PeerContracts;
+use crate::wakeup::WaitStrategy;
+
+/// How frames travel on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Two rings in shared memory.
+    Shm,
+    /// Frames on the socket.
+    Socket,
+}
+
+impl Transport {
+    /// The name that configuration, reports and metrics use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shm => "shm",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// The transport that somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportRequest {
+    /// Shared memory, or the socket with the reason told.
+    #[default]
+    Auto,
+    /// Shared memory or nothing.
+    Shm,
+    /// The socket.
+    Socket,
+}
+
+/// What a peer tells the bridge when it connects.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Name of the link, at most 64 bytes; empty lets the bridge choose. Names are unique in a bridge.
+    pub name: String,
+    /// Credential where the endpoint asks for one.
+    pub token: String,
+    /// The transport to ask for.
+    pub transport: TransportRequest,
+    /// What the program was generated from; without any, layouts are only compared topic by topic.
+    pub contracts: PeerContracts,
+    /// How to wait; `None` takes what the bridge advises.
+    pub wait: Option<WaitStrategy>,
+    /// Longest time for the handshake and for the answer to a subscription.
+    pub timeout: Duration,
+}
+
+impl Default for ConnectOptions {
+    /// No contracts, no name, any transport, 5 s.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            token: String::new(),
+            transport: TransportRequest::Auto,
+            contracts: PeerContracts::default(),
+            wait: None,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// The defaults, for a program that was generated from these contracts: the `CONTRACTS` of a generated module.
+    #[must_use]
+    pub fn for_contracts(contracts: &'static Contracts) -> Self {
+        Self::default().and_contracts(contracts)
+    }
+
+    /// Adds the contracts of a further generated module.
+    #[must_use]
+    pub fn and_contracts(mut self, contracts: &'static Contracts) -> Self {
+        self.contracts.add(contracts);
+        self
+    }
+
+    /// Asks for a name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Asks for a transport.
+    #[must_use]
+    pub fn over(mut self, transport: TransportRequest) -> Self {
+        self.transport = transport;
+        self
+    }
+}
+
+/// What a channel counted since it was connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames published.
+    pub frames_out: u64,
+    /// Times that this side slept.
+    pub parks: u64,
+    /// Times that this side woke the bridge.
+    pub wakeups_sent: u64,
+    /// Times that the bridge said that it drops what this side publishes: once per topic.
+    pub dropped: u64,
+    /// Received frames that were passed over, because the layouts of both sides differ.
+    pub skipped: u64,
+}
