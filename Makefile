@@ -54,8 +54,9 @@ test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without me
 	MYCELIUM_DISABLE=memfd $(CARGO) test --package mycelium-tests
 	MYCELIUM_DISABLE=membarrier $(CARGO) test --package mycelium-tests
 
-bench: ## Measure the transport against its baselines
+bench: ## Measure the transport beside its floors and its rivals; BENCH_FLAGS go to the comparison
 	$(CARGO) bench --package mycelium-benches
+	$(CARGO) run --release --package mycelium-benches --bin measure -- $(BENCH_FLAGS)
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

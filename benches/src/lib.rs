@@ -1,4 +1,14 @@
-//! Measurements with criterion; each file in `benches/` answers one question. Run them with `make bench`.
+//! Measurements of the transport. `make bench` runs them; `docs/benchmarks.md` says what they mean.
 //!
-//! `ring`: what does a frame cost that goes through a ring on one thread, against a copy of its bytes?
-//! `link_round_trip`: how long is a round trip over a link, in shared memory against the socket, spinning and parked?
+//! - `benches/` has the criterion benches; each file answers one question.
+//! - The program `measure` runs the transport, its floors and its rivals side by side and writes the report.
+//! - [`catalog`] says what is measured and what the goals are.
+//! - [`carriers`] are the forms of the transport, and the floors, as the harness drives them.
+
+pub mod carriers;
+pub mod catalog;
+pub mod docs;
+pub mod host;
+pub mod report;
+pub mod runner;
+pub mod syscalls;
