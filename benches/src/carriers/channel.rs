@@ -8,9 +8,9 @@ use shm_transport::channel::{Channel, ConnectOptions, Transport, TransportReques
 use shm_transport::ring::Frame;
 use shm_transport::wakeup::WaitStrategy;
 
+use super::TOPIC;
 use super::bridge::{Accepted, accept};
 use super::fallback::Frames;
-use super::payload::TOPIC;
 use super::ring::{Bytes, Side};
 
 struct Peer {
@@ -51,7 +51,7 @@ pub(super) fn near(args: &CaseArgs, over_shm: bool) -> Result<Sample, Failure> {
     } else {
         (TransportRequest::Socket, Transport::Socket)
     };
-    let mut options = ConnectOptions::for_contracts([0; 32]).over(request);
+    let mut options = ConnectOptions::default().over(request);
     options.wait = Some(match args.waiting {
         Waiting::Spin => WaitStrategy::BusySpin,
         Waiting::Hybrid => WaitStrategy::default(),

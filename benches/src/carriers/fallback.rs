@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_transport::ring::Frame;
 use shm_transport::socket::{FillOutcome, FrameStream};
 
-use super::payload::TOPIC;
+use super::TOPIC;
 
 /// Bytes that come together before they are sent, unless an answer is waited for.
 const BATCH_BYTES: usize = 64 * 1024;

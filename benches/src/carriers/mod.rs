@@ -15,12 +15,12 @@ pub mod bridge;
 mod channel;
 mod fallback;
 mod floors;
-mod payload;
 mod ring;
 
 use mycelium_bench_harness::{CaseArgs, Failure, PeerProcess, Sample};
 
-pub use payload::{Block, TOPIC};
+/// The topic of messages that are byte strings.
+pub const TOPIC: u16 = 1001;
 
 /// Measures a case.
 ///

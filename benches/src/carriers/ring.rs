@@ -4,15 +4,17 @@ use std::os::fd::AsFd as _;
 
 use mycelium_bench_harness::link::{RING_BYTES, Rest};
 use mycelium_bench_harness::{CaseArgs, Failure, Link, PeerProcess, Sample, Waiting};
+use mycelium_messages::Message as _;
+use mycelium_messages::bandit::Quote;
+use mycelium_messages::zerocopy::IntoBytes as _;
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
 use shm_transport::error::ReserveError;
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::ring::{Fencing, Frame};
 use shm_transport::segment::{Segment, SegmentOptions};
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, membarrier_is_available};
-use zerocopy::IntoBytes as _;
 
-use super::payload::{Block, TOPIC};
+use super::TOPIC;
 
 /// One side of a link, and how it waits.
 pub(super) struct Side {
@@ -64,31 +66,35 @@ impl Side {
     }
 }
 
-/// A side that carries typed messages, as a program with contracts does.
-struct Typed<const WORDS: usize>(Side);
+/// Bytes of the message that stands for all typed ones.
+const QUOTE_LEN: usize = size_of::<Quote>();
+const _: () = assert!(QUOTE_LEN == 64, "the goals are about messages of 64 bytes");
 
-impl<const WORDS: usize> Link for Typed<WORDS> {
+/// A side that carries messages of a contract. What is in their fields is the pattern, so they are never validated.
+struct Typed(Side);
+
+impl Link for Typed {
     #[inline]
     fn send(&mut self, _: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
-        let mut message = Block::<WORDS>::default();
+        let mut message = Quote::default();
         fill(message.as_mut_bytes());
-        self.0.publish(&Frame::new(TOPIC, message.as_bytes()))
+        self.0
+            .publish(&Frame::new(Quote::TOPIC_ID, message.as_bytes()))
     }
 
     #[inline]
     fn send_copy(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let mut message = Block::<WORDS>::default();
+        let mut message = Quote::default();
         message.as_mut_bytes().copy_from_slice(payload);
-        self.0.publish(&Frame::new(TOPIC, message.as_bytes()))
+        self.0
+            .publish(&Frame::new(Quote::TOPIC_ID, message.as_bytes()))
     }
 
     #[inline]
     fn receive<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, Failure> {
         loop {
             if let Some(frame) = self.0.ends.peek().map_err(Failure::carrier("peek"))? {
-                let message = frame
-                    .read::<Block<WORDS>>()
-                    .map_err(Failure::carrier("read"))?;
+                let message = frame.read::<Quote>().map_err(Failure::carrier("read"))?;
                 self.0.ends.advance();
                 return Ok(look(message.as_bytes()));
             }
@@ -164,9 +170,7 @@ pub(super) fn near(args: &CaseArgs) -> Result<Sample, Failure> {
     let ends = LinkEnds::attach(read, write, own, theirs, fencing());
     let side = Side::new(ends.map_err(Failure::carrier("attach"))?, args);
     let sample = match args.payload {
-        8 => args.run_near(&mut Typed::<1>(side)),
-        64 => args.run_near(&mut Typed::<8>(side)),
-        256 => args.run_near(&mut Typed::<32>(side)),
+        QUOTE_LEN => args.run_near(&mut Typed(side)),
         _ => args.run_near(&mut Bytes::new(side, args.payload)),
     }?;
     peer.finish()?;
@@ -181,9 +185,7 @@ pub(super) fn far(args: &CaseArgs) -> Result<(), Failure> {
     let ends = LinkEnds::attach(read, write, own, theirs, fencing());
     let side = Side::new(ends.map_err(Failure::carrier("attach"))?, args);
     match args.payload {
-        8 => args.run_far(&mut Typed::<1>(side)),
-        64 => args.run_far(&mut Typed::<8>(side)),
-        256 => args.run_far(&mut Typed::<32>(side)),
+        QUOTE_LEN => args.run_far(&mut Typed(side)),
         _ => args.run_far(&mut Bytes::new(side, args.payload)),
     }
 }
