@@ -9,17 +9,28 @@
 //! A message is a `#[repr(C)]` value without hidden padding, so its bytes are its wire format:
 //!
 //! ```
-//! use mycelium_messages::bandit::Quote;
-//! use mycelium_messages::zerocopy::{FromBytes, IntoBytes};
-//! use mycelium_messages::{InlineString, Message};
+//! use mycelium_messages::bandit::{Quote, QuoteFields};
+//! use mycelium_messages::message::ViewError;
+//! use mycelium_messages::zerocopy::IntoBytes;
 //!
-//! let quote = Quote { symbol: InlineString::new("EUR/USD")?, bid: 1.1, ask: 1.2, ..Quote::default() };
-//! let bytes = quote.as_bytes();
-//! assert_eq!(bytes.len(), 64);
-//! let read = Quote::ref_from_bytes(bytes).expect("right size and alignment");
-//! read.validate()?;
-//! assert_eq!(read.symbol.as_str(), Ok("EUR/USD"));
-//! # Ok::<(), mycelium_messages::ValidationError>(())
+//! let values = QuoteFields { symbol: "EUR/USD", bid: 1.1, ask: 1.2, ..QuoteFields::default() };
+//! let mut quote = Quote::new(values)?;
+//! quote.set_symbol("EUR/CHF")?;
+//! quote.bid = 0.9;
+//!
+//! let payload = quote.as_bytes();
+//! assert_eq!(payload.len(), 64);
+//! let view: &Quote = payload.try_into()?;
+//! assert_eq!(view.symbol()?, "EUR/CHF");
+//! assert!(view.to_string().starts_with("Quote { symbol: \"EUR/CHF\", sequence: 0, "));
+//! assert!(matches!(<&Quote>::try_from(&payload[1..]), Err(ViewError::Size { size: 63, expected: 64, .. })));
+//!
+//! let refused = Quote::new(QuoteFields::default()).expect_err("no symbol");
+//! assert_eq!(
+//!     refused.to_string(),
+//!     "message 'Quote', field 'symbol': value too short: length=0, min=1; give a longer value"
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod bandit;
