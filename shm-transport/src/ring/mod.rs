@@ -38,6 +38,7 @@
 //! The memory may be shared with a process that misbehaves. Every word that the peer can write is loaded once,
 //! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference.
 
+#[cfg_attr(loom, path = "backing_loom.rs")]
 mod backing;
 mod batch;
 mod consumer;
@@ -80,5 +81,7 @@ impl Fencing {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;

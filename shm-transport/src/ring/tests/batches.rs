@@ -19,9 +19,9 @@ fn contents(batch: &ReadBatch<'_>) -> Vec<Vec<u8>> {
 fn ring_near_its_end(room: usize) -> (RingMemory, Producer, Consumer) {
     let (memory, mut producer, mut consumer) = ring();
     while (producer.position() as usize) < RING_CAPACITY_MIN - room {
-        producer
-            .try_push(FrameHeader::new(TOPIC, 0), &[])
-            .expect("room");
+        let left = RING_CAPACITY_MIN - room - producer.position() as usize;
+        let bytes = vec![3; left.min(512) - 8];
+        producer.try_push(header(&bytes), &bytes).expect("room");
         read(&mut consumer).expect("a frame");
     }
     consumer.publish_head();
@@ -31,7 +31,8 @@ fn ring_near_its_end(room: usize) -> (RingMemory, Producer, Consumer) {
 #[test]
 fn nothing_of_a_batch_shows_before_its_commit_and_all_of_it_after() {
     // Somewhere in the batch is the end of the data area, in front of each of its frames once.
-    for room in (0..200).step_by(8) {
+    let step = if cfg!(miri) { 40 } else { 8 };
+    for room in (0..200).step_by(step) {
         let (_, mut producer, mut consumer) = ring_near_its_end(room);
         let mut batch = producer.batch();
         let frames: Vec<_> = (1..6)

@@ -430,7 +430,7 @@ fn a_forwarded_frame_keeps_topic_flags_and_bytes() {
 
 #[test]
 fn two_threads_pass_every_frame_in_order_with_its_bytes() {
-    let frames: u64 = if cfg!(miri) { 300 } else { 200_000 };
+    let frames: u64 = if cfg!(miri) { 150 } else { 200_000 };
     let (_, mut producer, mut consumer) = ring();
     let writer = std::thread::spawn(move || {
         for seed in 0..frames {

@@ -31,6 +31,8 @@ enum Step {
 
 /// Payload lengths: mostly short, sometimes up to the limit.
 fn len(max: usize) -> impl Strategy<Value = usize> {
+    // Miri needs microseconds per byte.
+    let max = if cfg!(miri) { max.min(300) } else { max };
     prop_oneof![4 => 0..=96_usize, 2 => 0..=max, 1 => Just(max)]
 }
 
@@ -273,13 +275,14 @@ impl Model {
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 400 },
+        cases: if cfg!(miri) { 2 } else { 400 },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
 }
 
-const STEPS: usize = if cfg!(miri) { 40 } else { 300 };
+const STEPS: usize = if cfg!(miri) { 30 } else { 300 };
+const FRAMES_MAX: usize = if cfg!(miri) { 20 } else { 2000 };
 
 fn run(capacity: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut model = Model::new(capacity);
@@ -334,7 +337,7 @@ proptest! {
                 Err(corrupt) => break Some(corrupt),
             }
             frames += 1;
-            if frames > 2000 {
+            if frames > FRAMES_MAX {
                 // A ring full of plausible headers never ends, which is the peer's own affair.
                 break None;
             }
