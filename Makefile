@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-rust test-python test-fallback lint check-contracts generate bench clean
+.PHONY: help demo test test-models loom miri test-rust test-python test-fallback lint check-contracts generate bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -28,7 +28,7 @@ demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memor
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-fallback test-python ## Run every check and every test
+test: lint check-contracts test-rust test-models test-fallback test-python ## Run every check and every test
 
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
@@ -53,6 +53,16 @@ test-python: $(VENV)/.dev ## All Python tests
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
 	MYCELIUM_DISABLE=memfd $(CARGO) test --package mycelium-tests
 	MYCELIUM_DISABLE=membarrier $(CARGO) test --package mycelium-tests
+
+test-models: ## The ring under loom and Miri, in their short form
+	.ci/loom --short
+	.ci/miri --short
+
+loom: ## The ring and the protocol of parking under every interleaving
+	.ci/loom
+
+miri: ## The ring under Miri, with both aliasing models
+	.ci/miri
 
 bench: ## Measure the transport beside its floors and its rivals; BENCH_FLAGS go to the comparison
 	$(CARGO) bench --package mycelium-benches
