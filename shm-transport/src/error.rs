@@ -3,6 +3,8 @@
 
 use std::{fmt, io};
 
+// Under the model checker there is no channel.
+#[cfg(not(loom))]
 use crate::channel::ContractDifference;
 use crate::layout;
 
@@ -286,6 +288,7 @@ pub enum HandshakeError {
 }
 
 /// The bridge and this program have different layouts of a message.
+#[cfg(not(loom))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractMismatch {
     /// The topic.
@@ -300,8 +303,10 @@ pub struct ContractMismatch {
     pub reason: String,
 }
 
+#[cfg(not(loom))]
 impl std::error::Error for ContractMismatch {}
 
+#[cfg(not(loom))]
 impl fmt::Display for ContractMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topic_id = self.topic_id;
@@ -386,6 +391,7 @@ pub enum PayloadError {
 }
 
 /// Why a call on a [`Channel`](crate::channel::Channel) failed.
+#[cfg(not(loom))]
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// There was no room until the deadline; the message was not sent.
