@@ -213,6 +213,11 @@ fn message(
     check_key(&mut scope, written, delivery, encoding);
     Some(Message {
         name: name.clone(),
+        domain: written
+            .domain
+            .as_ref()
+            .map(|domain| domain.value.clone())
+            .unwrap_or_default(),
         topic,
         topic_id: ids::number(written.tlv_type.as_ref()?)?,
         description: written.description.clone(),

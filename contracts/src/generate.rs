@@ -1,77 +1,19 @@
 //! The configuration of a generation, and writing or comparing what it makes.
 
+mod config;
 mod paths;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use thiserror::Error;
 
 use crate::diagnostics::Report;
 use crate::emit;
 use crate::model::Contracts;
-use paths::{absolute, from_folder};
-
-/// What to generate from which file: the content of `generate.toml`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The command that people shall run to make the files; it stands in their heads.
-    ///
-    /// Without it: `mycelium-contracts generate`, with what else it takes to make the file.
-    pub command: Option<String>,
-    /// One entry per contracts file.
-    pub contracts: Vec<Target>,
-    /// Folder that all paths are relative to.
-    #[serde(skip)]
-    base: PathBuf,
-    /// File name of the configuration; `None` if it came from elsewhere.
-    #[serde(skip)]
-    name: Option<String>,
-}
-
-/// One contracts file and where its outputs go; paths are relative to the configuration's folder.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// The contracts file.
-    pub file: PathBuf,
-    /// Rust module.
-    pub rust: Option<PathBuf>,
-    /// Path of the Rust module with the message traits.
-    #[serde(default = "rust_runtime")]
-    pub rust_runtime: String,
-    /// Python module.
-    pub python: Option<PathBuf>,
-    /// Python module with the base classes.
-    #[serde(default = "python_runtime")]
-    pub python_runtime: String,
-    /// Markdown page.
-    pub docs: Option<PathBuf>,
-    /// Test vectors (JSON).
-    pub vectors: Option<PathBuf>,
-    /// Rust functions that turn vectors into messages and back, for a test that reads them.
-    pub rust_vectors: Option<RustVectors>,
-}
-
-/// Where a test finds the functions for its vectors.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RustVectors {
-    /// The file.
-    pub path: PathBuf,
-    /// Path of the Rust module with the messages.
-    pub module: String,
-}
-
-fn rust_runtime() -> String {
-    "mycelium_messages::message".to_owned()
-}
-
-fn python_runtime() -> String {
-    "mycelium._message".to_owned()
-}
+pub use config::{Config, RustVectors, Target};
+use config::{python_runtime, rust_runtime};
+use paths::absolute;
 
 /// Why nothing could be generated.
 #[derive(Debug, Error)]
@@ -92,6 +34,12 @@ pub enum GenerateError {
         path: PathBuf,
         /// Reason, with its place.
         source: Box<toml::de::Error>,
+    },
+    /// Configurations include one another, or nest too deeply.
+    #[error("configurations include one another or nest too deeply: path={}; remove an include", path.display())]
+    Includes {
+        /// The configuration that was too much.
+        path: PathBuf,
     },
     /// Two outputs have the same path, or one would overwrite a contracts file.
     #[error("outputs collide: path={}, wanted by {first} and by {second}; give each a path of its own", path.display())]
@@ -130,89 +78,6 @@ pub enum Outcome {
     Stale,
 }
 
-impl Config {
-    /// Reads a configuration; its folder becomes the base of its paths.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be read or is not valid.
-    pub fn load(path: &Path) -> Result<Self, GenerateError> {
-        let text = std::fs::read_to_string(path).map_err(|source| GenerateError::ReadConfig {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut config: Self = toml::from_str(&text).map_err(|source| GenerateError::Config {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        config.base = path.parent().unwrap_or(Path::new("")).to_owned();
-        config.name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        Ok(config)
-    }
-
-    /// A configuration for one contracts file; its paths are relative to the current folder.
-    #[must_use]
-    pub fn single(target: Target) -> Self {
-        Self {
-            command: None,
-            contracts: vec![target],
-            base: PathBuf::new(),
-            name: None,
-        }
-    }
-
-    /// What stands in the head of a file: it must not depend on where the generator runs.
-    fn command_for(&self, target: &Target, flag: &str, path: &Path, more: &str) -> String {
-        if let Some(command) = &self.command {
-            return command.clone();
-        }
-        match &self.name {
-            Some(name) if name == "generate.toml" => "mycelium-contracts generate".to_owned(),
-            Some(name) => format!("mycelium-contracts generate --config {name}"),
-            None => {
-                let file = self.base.join(&target.file);
-                let folder = file.parent().unwrap_or(Path::new(""));
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                let path = from_folder(folder, &self.base.join(path));
-                format!("mycelium-contracts generate {name} --{flag} {path}{more}")
-            }
-        }
-    }
-}
-
-impl Target {
-    /// A contracts file without outputs.
-    #[must_use]
-    pub fn new(file: impl Into<PathBuf>) -> Self {
-        Self {
-            file: file.into(),
-            rust: None,
-            rust_runtime: rust_runtime(),
-            python: None,
-            python_runtime: python_runtime(),
-            docs: None,
-            vectors: None,
-            rust_vectors: None,
-        }
-    }
-
-    /// All outputs by the name of their key.
-    pub fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let vectors = self.rust_vectors.as_ref().map(|it| &it.path);
-        [
-            ("rust", self.rust.as_ref()),
-            ("python", self.python.as_ref()),
-            ("docs", self.docs.as_ref()),
-            ("vectors", self.vectors.as_ref()),
-            ("rust_vectors", vectors),
-        ]
-        .into_iter()
-        .filter_map(|(key, path)| Some((key, path?.as_path())))
-    }
-}
-
 /// What a configuration generates.
 #[derive(Debug, Clone)]
 pub struct Rendered {
@@ -243,7 +108,11 @@ pub fn render(config: &Config) -> Result<Rendered, GenerateError> {
     };
     check_collisions(config)?;
     let mut reports = Vec::new();
-    for target in &config.contracts {
+    let all = config.all();
+    let targets = all
+        .iter()
+        .flat_map(|config| config.contracts.iter().map(|target| (*config, target)));
+    for (config, target) in targets {
         match crate::load(config.base.join(&target.file)) {
             Ok(contracts) => {
                 rendered.outputs.extend(target.render(config, &contracts));
@@ -262,21 +131,26 @@ pub fn render(config: &Config) -> Result<Rendered, GenerateError> {
 }
 
 fn check_collisions(config: &Config) -> Result<(), GenerateError> {
+    let all = config.all();
     let mut seen: HashMap<PathBuf, String> = HashMap::new();
-    for target in &config.contracts {
-        let file = absolute(&config.base.join(&target.file));
-        seen.insert(file, "the contracts file itself".to_owned());
+    for config in &all {
+        for target in &config.contracts {
+            let file = absolute(&config.base.join(&target.file));
+            seen.insert(file, "the contracts file itself".to_owned());
+        }
     }
-    for target in &config.contracts {
-        for (key, path) in target.outputs() {
-            let path = config.base.join(path);
-            let second = format!("{key} of {}", target.file.display());
-            if let Some(first) = seen.insert(absolute(&path), second.clone()) {
-                return Err(GenerateError::Collision {
-                    path,
-                    first,
-                    second,
-                });
+    for config in &all {
+        for target in &config.contracts {
+            for (key, path) in target.outputs() {
+                let path = config.base.join(path);
+                let second = format!("{key} of {}", target.file.display());
+                if let Some(first) = seen.insert(absolute(&path), second.clone()) {
+                    return Err(GenerateError::Collision {
+                        path,
+                        first,
+                        second,
+                    });
+                }
             }
         }
     }
@@ -304,6 +178,11 @@ impl Target {
                     emit::rust::vectors::file(contracts, command, &test.module)
                 }
                 _ => emit::vectors::file(contracts, command),
+            };
+            let text = if key == "rust" && config.for_include {
+                crate::build::for_include(&text)
+            } else {
+                text
             };
             (config.base.join(path), text)
         };

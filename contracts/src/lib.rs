@@ -15,6 +15,7 @@
 //! # Ok::<(), mycelium_contracts::Report>(())
 //! ```
 
+mod build;
 mod check;
 mod diagnostics;
 pub mod diff;
@@ -28,6 +29,7 @@ mod yaml;
 
 use std::path::Path;
 
+pub use build::{Build, BuildError, Built};
 pub use diagnostics::{Diagnostic, Position, Report, Severity, closest};
 pub use digest::hex;
 pub use generate::{

@@ -133,6 +133,8 @@ pub(crate) fn type_text(field: &Field, enums: &[EnumType]) -> String {
 pub struct Message {
     /// Name as in the file.
     pub name: String,
+    /// Domain as in the file.
+    pub domain: String,
     /// Topic name, from the message's domain.
     pub topic: String,
     /// The contract's `tlv_type`.

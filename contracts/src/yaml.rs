@@ -10,15 +10,17 @@ use crate::diagnostics::Position;
 
 /// Deepest nesting that is accepted; contracts use six levels.
 const DEPTH_MAX: usize = 32;
-/// Most nodes that are accepted, counting every use of an alias.
+/// Most nodes that are accepted, counting every use of an alias and long texts by their length.
 const NODES_MAX: usize = 1_000_000;
+/// Bytes of text that count as much as one more node.
+const TEXT_UNIT: usize = 64;
 
 /// One YAML value.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) at: Position,
     pub(crate) value: Value,
-    /// Nodes in this tree, itself included.
+    /// Nodes in this tree, itself and long texts included.
     size: usize,
     /// Levels of this tree, itself included.
     depth: usize,
@@ -61,6 +63,8 @@ struct Open {
     anchor: usize,
     is_map: bool,
     entries: Vec<(Key, Node)>,
+    /// Line of every key, to find one that appears twice.
+    lines: HashMap<String, usize>,
     key: Option<Key>,
     size: usize,
     depth: usize,
@@ -85,6 +89,8 @@ fn error(at: Position, text: impl Into<String>, hint: &'static str) -> YamlError
 pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, Node> = HashMap::new();
+    // Nodes that are kept for aliases.
+    let mut anchored = 0;
     let mut root: Option<Node> = None;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|failed| {
@@ -97,13 +103,15 @@ pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
         let at = position(&span.start);
         let finished = match event {
             Event::Scalar(text, _, anchor, _) => {
+                let size = 1 + text.len() / TEXT_UNIT;
                 let value = Value::Scalar(text.into_owned());
+                let depth = 1;
                 Some((
                     Node {
                         at,
                         value,
-                        size: 1,
-                        depth: 1,
+                        size,
+                        depth,
                     },
                     anchor,
                 ))
@@ -123,6 +131,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
                     anchor,
                     is_map,
                     entries,
+                    lines: HashMap::new(),
                     key: None,
                     size: 1,
                     depth: 0,
@@ -140,6 +149,8 @@ pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
             continue;
         };
         if anchor != 0 {
+            anchored += node.size;
+            limit(anchored, node.at)?;
             anchors.insert(anchor, node.clone());
         }
         match open.last_mut() {
@@ -153,8 +164,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, YamlError> {
                 ));
             }
         }
-        if open.len() + open.last().map_or(0, |parent| parent.depth) > DEPTH_MAX {
-            return Err(error(at, "aliases nest too deeply", "write the values out"));
+        let depth = open.len() + open.last().map_or(0, |parent| parent.depth);
+        if depth > DEPTH_MAX {
+            let text = format!("nested too deeply: depth={depth}, max={DEPTH_MAX}");
+            return Err(error(at, text, "a contracts file needs six levels"));
         }
     }
     root.ok_or_else(|| {
@@ -183,17 +196,18 @@ fn close(open: Open) -> (Node, usize) {
     )
 }
 
+fn limit(count: usize, at: Position) -> Result<(), YamlError> {
+    if count <= NODES_MAX {
+        return Ok(());
+    }
+    let text = format!("too many values: count={count}, max={NODES_MAX}");
+    Err(error(at, text, "split the file, or repeat fewer aliases"))
+}
+
 fn add(parent: &mut Open, node: Node) -> Result<(), YamlError> {
     parent.size += node.size;
     parent.depth = parent.depth.max(node.depth);
-    if parent.size > NODES_MAX {
-        let text = format!("too many values: count={}, max={NODES_MAX}", parent.size);
-        return Err(error(
-            node.at,
-            text,
-            "split the file, or repeat fewer aliases",
-        ));
-    }
+    limit(parent.size, node.at)?;
     let key = match (parent.is_map, parent.key.take()) {
         (false, _) => Key {
             at: node.at,
@@ -209,11 +223,8 @@ fn add(parent: &mut Open, node: Node) -> Result<(), YamlError> {
                     "use a plain name as key",
                 ));
             };
-            if let Some((first, _)) = parent.entries.iter().find(|(key, _)| key.name == name) {
-                let text = format!(
-                    "key '{name}' appears twice: first in line {}",
-                    first.at.line
-                );
+            if let Some(line) = parent.lines.insert(name.clone(), at.line) {
+                let text = format!("key '{name}' appears twice: first in line {line}");
                 return Err(error(at, text, "rename or remove one of the two"));
             }
             parent.key = Some(Key { at, name });

@@ -21,11 +21,26 @@ pub(crate) fn file(contracts: &Contracts, command: &str) -> String {
     if contracts.messages().len() > 0 {
         let digest = hex(&contracts.schema_digest());
         let _ = writeln!(text, "\nSchema digest: `{digest}`");
+        let schema = &contracts.notes().schema;
+        if !schema.is_empty() {
+            let facts: Vec<_> = schema
+                .iter()
+                .map(|(key, value)| format!("{key} {value}"))
+                .collect();
+            let _ = writeln!(
+                text,
+                "\nThe file's own words on its schema: {}.",
+                facts.join(", ")
+            );
+        }
         text.push_str(&overview(contracts));
     }
     for message in contracts.messages() {
         text.push_str(&section(contracts, message));
     }
+    text.push_str(&enums(contracts));
+    text.push_str(&domains(contracts));
+    text.push_str(&informative(contracts));
     if !contracts.constants().is_empty() {
         text.push_str("\n| constant | type | value | meaning |\n|---|---|---:|---|\n");
         for constant in contracts.constants() {
@@ -76,8 +91,112 @@ fn section(contracts: &Contracts, message: &Message) -> String {
         let _ = write!(text, ", key `{}`", message.key.join("`, `"));
     }
     let _ = writeln!(text, ", layout digest `{}`.", hex(&message.layout_digest));
+    let facts = facts(message);
+    if !facts.is_empty() {
+        let _ = writeln!(text, "\n{}.", facts.join("; "));
+    }
     if !message.fields.is_empty() {
         text.push_str(&layout(contracts, message));
+    }
+    text
+}
+
+/// What a message says about itself beside its layout, as parts of one sentence.
+fn facts(message: &Message) -> Vec<String> {
+    let mut facts = Vec::new();
+    if let Some(version) = &message.schema_version {
+        facts.push(format!("Schema version {version}"));
+    }
+    if let Some(sensitivity) = &message.sensitivity {
+        facts.push(format!("sensitivity {sensitivity}"));
+    }
+    if !message.log_payload {
+        facts.push("values never stand in logs and error texts".to_owned());
+    }
+    if !message.required_prior_messages.is_empty() {
+        let names = message.required_prior_messages.join(", ");
+        facts.push(format!("needs to be preceded by {names}"));
+    }
+    if let Some(name) = &message.rust_type {
+        facts.push(format!("elsewhere known as `{name}`"));
+    }
+    facts
+}
+
+fn enums(contracts: &Contracts) -> String {
+    if contracts.enums().is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\n## Enums\n\n| enum | stored as | values |\n|---|---|---|\n");
+    for found in contracts.enums() {
+        let values: Vec<_> = found
+            .variants
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        let (name, repr) = (&found.name, found.repr.name());
+        let _ = writeln!(text, "| `{name}` | `{repr}` | {} |", values.join(", "));
+    }
+    text
+}
+
+fn domains(contracts: &Contracts) -> String {
+    let mut text = String::new();
+    for domain in &contracts.notes().domains {
+        if text.is_empty() {
+            text.push_str("\n## Domains\n\n| domain | ids | messages | promises | meaning |\n|---|---|---|---|---|\n");
+        }
+        let range = domain
+            .type_range
+            .map_or_else(String::new, |(first, last)| format!("{first}-{last}"));
+        let messages: Vec<_> = contracts
+            .messages()
+            .filter(|message| message.domain == domain.name)
+            .map(|message| message.name.as_str())
+            .collect();
+        let promises: Vec<_> = domain
+            .slos
+            .iter()
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
+        let _ = writeln!(
+            text,
+            "| {} | {range} | {} | {} | {} |",
+            cell(&domain.name),
+            messages.join(", "),
+            cell(&promises.join(", ")),
+            cell(&domain.description),
+        );
+    }
+    text
+}
+
+/// Types and invariants, which change nothing that is generated.
+fn informative(contracts: &Contracts) -> String {
+    let notes = contracts.notes();
+    let mut text = String::new();
+    if !notes.types.is_empty() {
+        text.push_str("\n## Types in the words of the file\n\n");
+    }
+    for (name, facts) in &notes.types {
+        let facts: Vec<_> = facts
+            .iter()
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
+        let _ = writeln!(text, "- `{name}`: {}", facts.join("; "));
+    }
+    if !notes.invariants.is_empty() {
+        text.push_str("\n## Invariants\n\nIn the words of the file; generated code does not check them.\n\n| invariant | meaning | enforced by | severity |\n|---|---|---|---|\n");
+    }
+    for invariant in &notes.invariants {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            cell(&invariant.name),
+            cell(&invariant.description),
+            cell(&invariant.enforced_by.join(", ")),
+            cell(&invariant.severity),
+        );
     }
     text
 }
