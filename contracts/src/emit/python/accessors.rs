@@ -84,10 +84,7 @@ fn accessors(contracts: &Contracts, field: &Field, name: &str, legal: &str) -> (
         ),
         FieldType::Enum { index, repr } => {
             let table = table(&contracts.enums()[index].name);
-            let mut test = format!("value in {table}");
-            if not_zero {
-                test.push_str(" and value != 0");
-            }
+            let test = membership(contracts, field, "value");
             let kind = &contracts.enums()[index].name;
             member(&table, field, name, kind, repr.name(), &test)
         }
@@ -155,6 +152,21 @@ fn accessors(contracts: &Contracts, field: &Field, name: &str, legal: &str) -> (
             let extra = extra(&[("minimum", least.to_string())]);
             vec(field, name, element, max_length, &extra)
         }
+    }
+}
+
+/// What an enum field asks of a value, as an expression.
+pub(super) fn membership(contracts: &Contracts, field: &Field, value: &str) -> String {
+    let FieldType::Enum { index, .. } = field.kind else {
+        return String::new();
+    };
+    let found = &contracts.enums()[index];
+    let is_member = format!("{value} in {}", table(&found.name));
+    let has_zero = found.variants.iter().any(|(_, number)| *number == 0);
+    if has_zero && field.rules.contains(&Rule::NotZero) {
+        format!("{is_member} and {value} != 0")
+    } else {
+        is_member
     }
 }
 

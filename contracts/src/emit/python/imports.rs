@@ -89,11 +89,11 @@ fn uses(code: &str, name: &str, is_function: bool) -> bool {
 pub(super) fn imports(runtime: &str, body: &str) -> String {
     let code = without_strings(body);
     let mut text = String::new();
-    for (module, needle) in [
-        ("builtins", "builtins."),
-        ("enum", "(enum.IntEnum)"),
-        ("struct", "struct.Struct("),
-    ] {
+    let is_spelt_out = |name: &&str| code.contains(&format!("builtins.{name}"));
+    if BUILTINS.iter().any(is_spelt_out) {
+        text.push_str("import builtins\n");
+    }
+    for (module, needle) in [("enum", "(enum.IntEnum)"), ("struct", "struct.Struct(")] {
         if code.contains(needle) {
             let _ = writeln!(text, "import {module}");
         }
@@ -115,13 +115,19 @@ pub(super) fn imports(runtime: &str, body: &str) -> String {
     }
     names.sort_by_key(|name| (kind(name), *name));
     let line = format!("from {runtime} import {}", names.join(", "));
-    if line.len() <= COLUMNS {
-        let _ = write!(text, "\n{line}\n");
+    let named = if line.len() <= COLUMNS {
+        format!("{line}\n")
     } else {
-        let names = names.join(",\n    ");
-        let _ = write!(text, "\nfrom {runtime} import (\n    {names},\n)\n");
-    }
-    // Under a private name, because a message may well be called so.
-    let _ = writeln!(text, "from {runtime} import Contracts as _Contracts");
+        let lines = names.join(",\n    ");
+        format!("from {runtime} import (\n    {lines},\n)\n")
+    };
+    // Under a private name, because a message may well be called so. It sorts behind constants.
+    let private = format!("from {runtime} import Contracts as _Contracts\n");
+    let (first, second) = if kind(names[0]) == 0 {
+        (named, private)
+    } else {
+        (private, named)
+    };
+    let _ = write!(text, "\n{first}{second}");
     text
 }

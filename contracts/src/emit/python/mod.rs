@@ -122,9 +122,10 @@ fn registry(contracts: &Contracts) -> String {
         .messages()
         .map(|message| pascal(&message.name))
         .collect();
-    let mut text = text::tuple(
+    let mut text = String::from("\n\n");
+    text += &text::tuple(
         "",
-        "\n\nMESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = ",
+        "MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = ",
         &classes,
     );
     let _ = write!(

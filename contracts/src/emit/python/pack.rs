@@ -4,8 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::accessors::condition;
-use super::table;
+use super::accessors::{condition, membership};
 use super::text::{COLUMNS, all_of, layout, pieces};
 use super::types::format_code;
 use crate::check::snake;
@@ -93,18 +92,7 @@ pub(super) fn attempt(
             }
             FieldType::Scalar(scalar) => condition(field, scalar, &name),
             FieldType::Bool => format!("type({name}) is bool"),
-            FieldType::Enum { index, .. } => {
-                let table = table(&contracts.enums()[index].name);
-                let not_zero = field.rules.contains(&Rule::NotZero);
-                format!(
-                    "{name} in {table}{}",
-                    if not_zero {
-                        format!(" and {name} != 0")
-                    } else {
-                        String::new()
-                    }
-                )
-            }
+            FieldType::Enum { .. } => membership(contracts, field, &name),
             _ => String::new(),
         };
         if !matches!(field.kind, FieldType::Text { .. }) {
