@@ -123,9 +123,7 @@ class Reading(Message):
         write_text(self, 16, 16, "sensor", value, minimum=1)
 
 
-MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
-    Reading,
-)
+MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (Reading,)
 """All messages of this file, ordered by topic id."""
 
 CONTRACTS: Final = _Contracts(
