@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mycelium import messages
@@ -36,16 +36,22 @@ RULES: dict[tuple[str, str], st.SearchStrategy[Any]] = {
     ("Rules", "price"): st.floats(0.5),
     ("Rules", "change"): st.floats().filter(bool),
     ("Rules", "big"): st.integers(1, RANGES["u128"][1]),
+    ("Secret", "amount"): st.floats(10, 20),
+    ("Secret", "limit"): st.integers(-1000, 1000),
 }
 SHORTEST = {
     ("Quote", "symbol"): 1,
     ("Signal", "worker"): 1,
+    ("Lists", "ints"): 2,
     ("ReplayReport", "worker"): 1,
+    ("Secret", "account"): 3,
     ("Texts", "odd"): 1,
     ("Texts", "venue"): 2,
     ("Vecs", "odd_rows"): 1,
     ("Vecs", "prices"): 1,
 }
+
+WITHOUT_PREFIX = {("Secret", "account"), ("Texts", "odd")}
 
 
 def _number(kind: str) -> st.SearchStrategy[Any]:
@@ -57,7 +63,7 @@ def _number(kind: str) -> st.SearchStrategy[Any]:
 def _texts(cls: type[Message], field: Field, limit: int) -> st.SearchStrategy[str]:
     shortest = SHORTEST.get((cls.NAME, field.name), 0)
     texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=shortest, max_size=limit)
-    without_prefix = cls.NAME == "Texts" and field.name == "odd"
+    without_prefix = (cls.NAME, field.name) in WITHOUT_PREFIX
     return texts.filter(
         lambda text: shortest <= len(text.encode()) <= limit and not (without_prefix and text[:2].lower() == "0x")
     )
@@ -135,7 +141,13 @@ def _invalid(field: Field) -> st.SearchStrategy[Any]:
 
 VALUES = {cls: st.fixed_dictionaries({field.name: _valid(cls, field) for field in cls.FIELDS}) for cls in CLASSES}
 
-_relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25, database=None)
+_relaxed = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=25,
+    database=None,
+    phases=[Phase.generate, Phase.shrink],  # explaining a failure takes minutes on older interpreters
+)
 _each_class = pytest.mark.parametrize("cls", CLASSES, ids=[cls.NAME for cls in CLASSES])
 
 
@@ -162,7 +174,9 @@ def test_valid_values_survive_bytes_dictionaries_and_arrays(cls: type[Message], 
     for name, value in read.to_dict().items():
         assert _same(value, values[name]), name
     assert cls.from_dict(read.to_dict()).to_bytes() == message.to_bytes()
-    assert cls.from_dict(json.loads(json.dumps(read.to_dict(json=True)))).to_bytes() == message.to_bytes()
+    plain = cls.from_dict(json.loads(json.dumps(read.to_dict(json=True))))
+    for name, value in plain.to_dict().items():  # the bits of a NaN do not survive JSON
+        assert _same(value, values[name]), name
     assert cls.from_array(cls.to_array([message])) == [message]
     assert len(repr(message)) < 1200
 
@@ -211,7 +225,7 @@ def test_random_bytes_are_a_valid_message_or_a_message_error(cls: type[Message],
             changed[at] = data.draw(st.integers(0, 255))
         payload = bytes(changed)
     view = cls._at(Views(payload.ljust(cls.SIZE + 7 & ~7, b"\0"), readonly=True), 0)
-    assert repr(view).startswith(cls.__name__)
+    assert repr(view).lstrip("<").startswith(cls.__name__)
     try:
         view.validate()
     except MessageError as failed:
