@@ -108,7 +108,7 @@ def test_a_bridge_may_refuse_instead_of_reporting(make_bridge: MakeBridge) -> No
         (b"", "no JSON"),
         (b"[" * 100_000, "no JSON"),
         (b"{}", "no JSON array"),
-        (b"[1]", "layout_digest of entry 0"),
+        (b"[1]", "compatible of entry 0"),
         (json.dumps([entry(id=70000)]).encode(), "id of entry 0"),
         (json.dumps([entry(), entry(name=None)]).encode(), "name of entry 1"),
         (json.dumps([entry(compatible=1)]).encode(), "compatible of entry 0"),

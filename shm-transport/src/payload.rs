@@ -133,23 +133,14 @@ enum Failed {
 }
 
 const BYTES: Failed = Failed::NoCodec("publish_raw and read_raw take bytes");
-#[cfg(not(feature = "json"))]
-const NO_JSON: Failed = Failed::NoCodec("build shm-transport with the feature json");
 #[cfg(not(feature = "msgpack"))]
 const NO_MSGPACK: Failed = Failed::NoCodec("build shm-transport with the feature msgpack");
 
-#[cfg_attr(
-    not(any(feature = "json", feature = "msgpack")),
-    allow(unused_variables, reason = "without codecs nothing is decoded")
-)]
 fn decode<T: DeserializeOwned>(encoding: Encoding, payload: &[u8]) -> Result<T, Failed> {
     match encoding {
-        #[cfg(feature = "json")]
         Encoding::Json => {
             serde_json::from_slice(payload).map_err(|error| Failed::Reason(error.to_string()))
         }
-        #[cfg(not(feature = "json"))]
-        Encoding::Json => Err(NO_JSON),
         #[cfg(feature = "msgpack")]
         Encoding::MsgPack => {
             let mut rest = payload;
@@ -167,22 +158,15 @@ fn decode<T: DeserializeOwned>(encoding: Encoding, payload: &[u8]) -> Result<T, 
     }
 }
 
-#[cfg_attr(
-    not(any(feature = "json", feature = "msgpack")),
-    allow(unused_variables, reason = "without codecs nothing is written")
-)]
 fn write<T: Serialize + ?Sized>(
     encoding: Encoding,
     value: &T,
     writer: &mut Bounded<'_>,
 ) -> Result<(), Failed> {
     match encoding {
-        #[cfg(feature = "json")]
         Encoding::Json => {
             serde_json::to_writer(writer, value).map_err(|error| Failed::Reason(error.to_string()))
         }
-        #[cfg(not(feature = "json"))]
-        Encoding::Json => Err(NO_JSON),
         // Structs as maps, so that the other side sees names and the order of fields does not matter.
         #[cfg(feature = "msgpack")]
         Encoding::MsgPack => rmp_serde::encode::write_named(writer, value)

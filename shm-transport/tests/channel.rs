@@ -29,8 +29,10 @@ struct Bridge {
 fn connect(shm: bool, wait: WaitStrategy) -> (Channel, Bridge) {
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
     let bridge = thread::spawn(move || accept(ours, shm));
-    let mut options = ConnectOptions::default();
-    options.wait = Some(wait);
+    let options = ConnectOptions {
+        wait: Some(wait),
+        ..ConnectOptions::default()
+    };
     let channel = Channel::from_stream(theirs, &options).expect("handshake");
     (channel, bridge.join().expect("bridge"))
 }

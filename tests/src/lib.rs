@@ -3,6 +3,7 @@
 //! Each file in `tests/tests` is one scenario. They start the real bridge and a real Python (the one in
 //! `MYCELIUM_PYTHON`, which `make test` sets, otherwise the `.venv` of the repository).
 
+pub mod dynamic;
 mod process;
 
 use std::path::{Path, PathBuf};

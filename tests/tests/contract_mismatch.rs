@@ -117,7 +117,7 @@ fn the_rest_flows(request: TransportRequest, transport: &'static str) {
         assert_eq!(mismatch.topic_id, 1002);
         assert_eq!(mismatch.actual, Some(Signal::LAYOUT_DIGEST));
         assert!(mismatch.expected.is_some() && mismatch.expected != mismatch.actual);
-        assert_eq!(mismatch.differences, [signal.clone()]);
+        assert_eq!(mismatch.differences, std::slice::from_ref(signal));
         assert!(mismatch.to_string().contains("field 'price'"), "{mismatch}");
     }
     rust.subscribe::<Quote>().expect("the same on both sides");

@@ -50,27 +50,37 @@ def decode_report(payload: bytes) -> tuple[ContractDifference, ...]:
 
 
 def _difference(number: int, entry: Any) -> ContractDifference:
-    def take(key: str, kind: type[Any], default: Any = ...) -> Any:
-        value: Any = entry.get(key, default) if isinstance(entry, dict) else ...
-        if value is None and default is None:
-            return None
-        if not isinstance(value, kind) or (kind is int and (value is True or not 0 <= value <= 0xFFFF)):
-            what = "topic id" if kind is int else kind.__name__
-            raise ProtocolError(f"report of differing contracts: {key} of entry {number} is no {what}")
-        return _printable(value) if kind is str else value
+    values: dict[str, Any] = entry if isinstance(entry, dict) else {}
 
-    digest = take("layout_digest", str, None)
+    def wrong(key: str, expected: str) -> ProtocolError:
+        return ProtocolError(f"report of differing contracts: {key} of entry {number} is no {expected}")
+
+    def topic(key: str) -> int:
+        value = values.get(key)
+        if not isinstance(value, int) or value is True or not 0 <= value <= 0xFFFF:
+            raise wrong(key, "topic id")
+        return value
+
+    def text(key: str) -> str:
+        value = values.get(key)
+        if not isinstance(value, str):
+            raise wrong(key, "text")
+        return _printable(value)
+
     try:
-        expected = bytes.fromhex(digest or "")
+        expected = bytes.fromhex(text("layout_digest")) if values.get("layout_digest") is not None else b""
     except ValueError as error:
-        raise ProtocolError(f"report of differing contracts: layout_digest of entry {number}: {error}") from error
+        raise wrong("layout_digest", "hexadecimal number") from error
+    compatible = values.get("compatible")
+    if not isinstance(compatible, bool):
+        raise wrong("compatible", "true or false")
     return ContractDifference(
-        topic_id=take("id", int),
-        message=take("name", str),
-        compatible=take("compatible", bool),
-        text=take("text", str),
+        topic_id=topic("id"),
+        message=text("name"),
+        compatible=compatible,
+        text=text("text"),
         expected=expected,
-        peer_topic_id=take("peer_id", int, None),
+        peer_topic_id=None if values.get("peer_id") is None else topic("peer_id"),
     )
 
 
