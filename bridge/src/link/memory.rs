@@ -18,7 +18,8 @@ pub(crate) struct LinkMemory {
     rings: [RingMemory; RING_COUNT],
     segment: Result<Segment, Fallback>,
     bridge_doorbell: Doorbell,
-    peer_doorbell: Doorbell,
+    /// The part of the peer's doorbell that the bridge rings, and the part that the peer waits on.
+    peer_doorbell: [Doorbell; 2],
 }
 
 /// Why a link could not be set up.
@@ -84,11 +85,18 @@ impl LinkMemory {
         rings: [RingMemory; RING_COUNT],
         segment: Result<Segment, Fallback>,
     ) -> Result<Self, LinkSetupError> {
+        let peer_doorbell = if segment.is_ok() {
+            // The other process must not be able to make the data plane wait in a notify.
+            Doorbell::pair()?.into()
+        } else {
+            let shared = Doorbell::new()?;
+            [shared.try_clone()?, shared]
+        };
         Ok(Self {
             rings,
             segment,
             bridge_doorbell: Doorbell::new()?,
-            peer_doorbell: Doorbell::new()?,
+            peer_doorbell,
         })
     }
 
@@ -97,7 +105,7 @@ impl LinkMemory {
         let [to_peer, to_bridge] = self.rings.clone();
         let (own, peer) = (
             self.bridge_doorbell.try_clone()?,
-            self.peer_doorbell.try_clone()?,
+            self.peer_doorbell[0].try_clone()?,
         );
         Ok(LinkEnds::attach(to_bridge, to_peer, own, peer, fencing)?)
     }
@@ -106,7 +114,7 @@ impl LinkMemory {
     pub(crate) fn peer_side(&self, fencing: Fencing) -> Result<LinkEnds, LinkSetupError> {
         let [to_peer, to_bridge] = self.rings.clone();
         let (own, peer) = (
-            self.peer_doorbell.try_clone()?,
+            self.peer_doorbell[1].try_clone()?,
             self.bridge_doorbell.try_clone()?,
         );
         Ok(LinkEnds::attach(to_peer, to_bridge, own, peer, fencing)?)
@@ -122,8 +130,9 @@ impl LinkMemory {
         self.rings[RING_TO_PEER].capacity()
     }
 
+    /// What the peer gets: the doorbell that it rings, and the one that it waits on.
     pub(crate) fn doorbells(&self) -> (&Doorbell, &Doorbell) {
-        (&self.bridge_doorbell, &self.peer_doorbell)
+        (&self.bridge_doorbell, &self.peer_doorbell[1])
     }
 
     pub(crate) fn max_payload(&self) -> usize {

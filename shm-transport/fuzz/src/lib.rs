@@ -72,8 +72,8 @@ pub fn ring(bytes: &[u8]) -> bool {
     let [mut head, mut tail] = [&positions[..8], &positions[8..]]
         .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
     if head & 3 != 3 {
-        head = head % (4 * CAPACITY as u64) & !7;
-        tail = head + (tail % (CAPACITY as u64 + 16) & !7);
+        head = (head % (4 * CAPACITY as u64)) & !7;
+        tail = head + ((tail % (CAPACITY as u64 + 16)) & !7);
     }
     let fill: Vec<u8> = data.iter().copied().cycle().take(CAPACITY).collect();
     let write = |bytes: &[u8], at| file.write_all_at(bytes, at).expect("not sealed");
