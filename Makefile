@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz test-rust test-python test-fallback lint check-contracts generate bench clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-fallback lint check-contracts generate bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -60,6 +60,9 @@ test-models: ## The ring under loom and Miri, in their short form
 
 loom: ## The ring and the protocol of parking under every interleaving
 	.ci/loom
+
+stress: ## Two processes that are killed again and again, for STRESS_SECONDS (120)
+	STRESS_SECONDS=$${STRESS_SECONDS:-120} $(CARGO) test --release --package shm-transport --test stress
 
 fuzz: ## What a peer can write, under libFuzzer; FUZZ_SECONDS (60) per target
 	.ci/fuzz

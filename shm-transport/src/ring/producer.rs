@@ -411,6 +411,8 @@ impl RingMemory {
 /// released that record. So the scan starts at the higher of the two and walks committed records to the first zero.
 fn committed_end(memory: &RingMemory) -> Result<(u64, u64), Corrupt> {
     let capacity = memory.capacity() as u64;
+    // SYNC: publish-head (release, Consumer::publish_head) ↔ refresh-head (acquire, here): what was released before is
+    // written over without another look.
     let head = memory.head().load(Ordering::Acquire);
     let tail = memory.tail().load(Ordering::Acquire);
     let mut position = head.max(tail);
