@@ -31,7 +31,8 @@
 //! | [`ring`] | the ring over any memory; no system calls | `frame`, `layout` |
 //! | [`segment`] | the shared memory file | `ring` for its memory handle |
 //! | [`wakeup`] | doorbell, heavy fence, wait strategy | |
-//! | [`socket`] | frames over a stream socket | `frame`, `ring` for its frame type |
+//! | [`socket`] | byte streams of every kind, frames over them | `frame`, `ring` for its frame and slices |
+//! | [`pump`] | moves frames between rings and a stream | `ring`, `socket`, `wakeup` |
 //! | [`channel`] | handshake, and all of the above put together | all |
 //!
 //! # Safety model
@@ -52,6 +53,8 @@ pub mod error;
 pub mod frame;
 pub mod layout;
 pub mod payload;
+#[cfg(not(loom))]
+pub mod pump;
 #[allow(unsafe_code)]
 pub mod ring;
 #[cfg(not(loom))]

@@ -7,10 +7,10 @@ mod contracts;
 mod handshake;
 mod layer;
 mod memory;
-mod pump;
 mod registry;
 mod serve;
 mod session;
+mod wire;
 
 pub use layer::LinkLayer;
 pub(crate) use memory::LinkMemory;

@@ -8,6 +8,7 @@ use mycelium_messages::control::{FallbackCode, RefusedCode};
 use shm_transport::channel::Transport;
 use shm_transport::channel::handshake::Agreed;
 use shm_transport::error::HandshakeError;
+use shm_transport::pump::Pump;
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
@@ -17,9 +18,9 @@ use super::contracts::Verdict;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
 use super::layer::{create_memory, transport_request};
 use super::memory::{LinkMemory, LinkSetupError};
-use super::pump::Pump;
 use super::registry::{NameTaken, Shared};
 use super::session::{Notice, Session, SessionEnd, Surroundings};
+use super::wire::Wire;
 use crate::data_plane::Stopped;
 use crate::listen::PeerCredentials;
 use crate::routes::LinkId;
@@ -105,20 +106,19 @@ async fn serve_greeted(
 async fn open_session(
     shared: &Arc<Shared>,
     link: LinkId,
-    mut stream: FrameStream,
+    stream: FrameStream,
     agreed: &Agreed,
     memory: &LinkMemory,
     verdict: Arc<Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
 ) -> Result<Session, ServeError> {
-    let pump = if agreed.is_some() {
-        stream.expect_data(memory.max_payload());
+    let wire = if agreed.is_some() {
         // Both ends of the rings are in this process now.
         let fencing = local_fencing();
         shared.plane.set_fencing(link, fencing).await?;
-        Some(Pump::new(memory.peer_side(fencing)?))
+        Wire::Pumped(Box::new(Pump::new(memory.peer_side(fencing)?, stream)))
     } else {
-        None
+        Wire::Control(stream)
     };
     let surroundings = Surroundings {
         link,
@@ -128,7 +128,7 @@ async fn open_session(
         notices,
         socket_calls: shared.socket_calls(link),
     };
-    Ok(Session::new(surroundings, stream, pump)?)
+    Ok(Session::new(surroundings, wire)?)
 }
 
 /// The fencing between two threads of this process.
@@ -174,8 +174,12 @@ fn report_end(shared: &Shared, link: LinkId, epoch: u64, name: &str, pid: u32, e
             tracing::info!(%link, name, pid, reason, "peer said goodbye");
             None
         }
-        SessionEnd::HangUp => {
+        SessionEnd::HangUp { missing: 0 } => {
             tracing::warn!(%link, name, pid, "peer hung up without a goodbye");
+            None
+        }
+        SessionEnd::HangUp { missing } => {
+            tracing::warn!(%link, name, pid, missing_bytes = missing, "peer hung up inside a frame, which is dropped");
             None
         }
         SessionEnd::Violation { message } => {

@@ -1,4 +1,5 @@
-//! One peer's stay on a link, after the handshake: control frames, and with a [`Pump`] all other frames too.
+//! One peer's stay on a link, after the handshake: control frames, and with a [`Pump`](shm_transport::pump::Pump) all
+//! other frames too.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,8 +16,9 @@ use mycelium_messages::{InlineString, Message};
 use shm_transport::channel::ContractDifference;
 use shm_transport::error::DecodeError;
 use shm_transport::frame::FrameHeader;
+use shm_transport::pump::{PumpError, Received, Sent};
 use shm_transport::ring::Frame;
-use shm_transport::socket::{FillOutcome, FrameStream, StreamError};
+use shm_transport::socket::StreamError;
 use shm_transport::wakeup::Doorbell;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,12 +26,14 @@ use tokio::sync::mpsc;
 
 use super::contracts::Verdict;
 use super::handshake::hex;
-use super::pump::{Pump, PumpError};
+use super::wire::{Wire, WireError};
 use crate::data_plane::{DataPlaneHandle, Stopped};
 use crate::routes::LinkId;
 
-/// Bytes of answers that may wait in the send queue, besides application frames.
+/// Bytes of answers that may wait to be sent.
 const ANSWERS_MAX: usize = 256 * 1024;
+/// Rounds of sending and reading in a row, while both bring something, before others have their turn.
+const TURNS_MAX: usize = 16;
 
 /// What the rest of the bridge wants a peer to be told.
 #[derive(Debug)]
@@ -54,8 +58,8 @@ pub(crate) enum Notice {
 pub(crate) enum SessionEnd {
     /// The peer said goodbye.
     Goodbye { reason: String },
-    /// The peer hung up without a word: it crashed.
-    HangUp,
+    /// The peer hung up without a word: it crashed. Of the frame that it was sending this many bytes are missing.
+    HangUp { missing: usize },
     /// The peer broke a rule and was told so.
     Violation { message: String },
     /// The data plane has stopped or the socket failed.
@@ -89,12 +93,11 @@ pub(crate) struct Session {
     socket_calls: Arc<AtomicU64>,
     /// What of the stream's traffic is in `socket_calls` already.
     counted: u64,
-    socket: AsyncFd<FrameStream>,
-    pump: Option<Pump>,
+    wire: AsyncFd<Wire>,
     /// Another handle on the pump's doorbell, for the event loop.
     pump_doorbell: Option<AsyncFd<Doorbell>>,
-    /// Payload length of a received frame that found no room in the ring.
-    blocked: Option<usize>,
+    /// A received frame waits for room in the ring: its payload length, and whether more can be read meanwhile.
+    blocked: Option<(usize, bool)>,
     /// The word of the bridge's end, and how much of the ring goes ahead of it: on a socket a peer takes what comes
     /// behind that word for nothing.
     shutdown: Option<(u64, Shutdown)>,
@@ -103,11 +106,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(
-        surroundings: Surroundings,
-        stream: FrameStream,
-        pump: Option<Pump>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(surroundings: Surroundings, wire: Wire) -> io::Result<Self> {
         let Surroundings {
             link,
             plane,
@@ -116,11 +115,11 @@ impl Session {
             notices,
             socket_calls,
         } = surroundings;
-        let pump_doorbell = pump
-            .as_ref()
+        let pump_doorbell = wire
+            .pump()
             .map(|pump| watch(pump.doorbell().try_clone()?, Interest::READABLE))
             .transpose()?;
-        let socket = watch(stream, Interest::READABLE | Interest::WRITABLE)?;
+        let wire = watch(wire, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
             link,
             plane,
@@ -129,8 +128,7 @@ impl Session {
             notices,
             socket_calls,
             counted: 0,
-            socket,
-            pump,
+            wire,
             pump_doorbell,
             blocked: None,
             shutdown: None,
@@ -140,7 +138,12 @@ impl Session {
 
     /// Serves the peer until it leaves, crashes or breaks a rule.
     pub(crate) async fn run(mut self) -> SessionEnd {
-        match self.serve().await {
+        let ended = self.serve().await;
+        // What the peer sent last is delivered, also if the router sleeps.
+        if let Some(pump) = self.wire.get_mut().pump_mut() {
+            pump.flush_wakeups();
+        }
+        match ended {
             Ok(end) => end,
             Err(Failure::End(end)) => end,
             Err(Failure::Violation(code, message)) => self.condemn(code, message),
@@ -148,46 +151,66 @@ impl Session {
     }
 
     async fn serve(&mut self) -> Result<SessionEnd, Failure> {
+        // The handshake may have left something in the buffers.
+        let mut more = self.handle_received().await?;
+        let mut turns = 0;
         loop {
-            self.handle_received().await?;
-            if let Some(pump) = &mut self.pump
-                && !self.peer_gone
-            {
-                pump.fill_send_queue(self.socket.get_mut())?;
-                if let Some((_, shutdown)) = self
-                    .shutdown
-                    .take_if(|(position, _)| pump.has_queued(*position))
-                {
-                    self.socket.get_mut().queue_message(&shutdown);
-                }
-            }
-            self.flush()?;
-            let unsent = self.socket.get_ref().unsent() > 0 && !self.peer_gone;
+            let sent = self.send()?;
             self.count_calls();
-            if let Some(pump) = &mut self.pump {
+            if let Some(pump) = self.wire.get_mut().pump_mut() {
                 pump.flush_wakeups();
-                // A socket that takes no more asks for frames again when it is writable.
-                let wants_frames = !unsent && !self.peer_gone;
-                if !pump.park(wants_frames, self.blocked)? {
-                    pump.unpark();
-                    tokio::task::yield_now().await;
-                    continue;
-                }
             }
-            let ready = self.wait(unsent).await?;
-            if let Some(pump) = &self.pump {
+            // Going to sleep costs more than one look that finds nothing; but others want their turn, too.
+            if (more || sent == Sent::More) && turns < TURNS_MAX {
+                turns += 1;
+                more = self.handle_received().await?;
+                continue;
+            }
+            turns = 0;
+            // A socket that takes no more asks for frames again when it is writable.
+            let wants_frames = sent != Sent::StreamFull && !self.peer_gone;
+            let blocked = self.blocked.map(|(payload_len, _)| payload_len);
+            if let Some(pump) = self.wire.get_mut().pump_mut()
+                && !pump.park(wants_frames, blocked)?
+            {
+                pump.unpark();
+                tokio::task::yield_now().await;
+                more = self.handle_received().await?;
+                continue;
+            }
+            let ready = self.wait(sent == Sent::StreamFull).await?;
+            if let Some(pump) = self.wire.get_ref().pump() {
                 pump.unpark();
             }
-            match ready {
-                Ready::Socket | Ready::Doorbell => {}
-                Ready::Notice(notice) => self.pass_on(notice)?,
+            if let Ready::Notice(notice) = ready {
+                self.pass_on(notice)?;
             }
+            more = self.handle_received().await?;
         }
     }
 
+    /// Sends what is queued and, with a pump, what is in the ring.
+    fn send(&mut self) -> Result<Sent, Failure> {
+        if self.peer_gone {
+            return Ok(Sent::All);
+        }
+        let mut sent = self.wire.get_mut().send()?;
+        if let Some((_, shutdown)) = self.shutdown.take_if(|(position, _)| {
+            let pump = self.wire.get_ref().pump();
+            pump.is_none_or(|pump| pump.has_sent(*position))
+        }) {
+            self.wire.get_mut().queue_message(&shutdown);
+            sent = self.wire.get_mut().send()?;
+        }
+        if sent == Sent::HangUp {
+            self.peer_gone = true;
+        }
+        Ok(sent)
+    }
+
     fn count_calls(&mut self) {
-        if self.pump.is_some() {
-            let traffic = self.socket.get_ref().traffic();
+        if let Some(pump) = self.wire.get_ref().pump() {
+            let traffic = pump.traffic();
             let calls = traffic.sends + traffic.receives;
             self.socket_calls
                 .fetch_add(calls - self.counted, Ordering::Relaxed);
@@ -195,81 +218,96 @@ impl Session {
         }
     }
 
-    async fn wait(&mut self, unsent: bool) -> Result<Ready, Failure> {
-        let interest = match (self.blocked.is_none(), unsent) {
-            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-            (true, false) => Some(Interest::READABLE),
-            (false, true) => Some(Interest::WRITABLE),
-            // Nothing can be read before there is room in the ring, which the doorbell tells.
-            (false, false) => None,
+    /// Nothing can be read while a frame waits for room and what may be read ahead has been; the doorbell tells of room.
+    fn read_interest(&self) -> Option<Interest> {
+        let wants_more = self.blocked.is_none_or(|(_, wants_more)| wants_more);
+        wants_more.then_some(Interest::READABLE)
+    }
+
+    async fn wait(&mut self, stream_full: bool) -> Result<Ready, Failure> {
+        let interest = match (self.read_interest(), stream_full) {
+            (Some(read), true) => Some(read | Interest::WRITABLE),
+            (read, false) => read,
+            (None, true) => Some(Interest::WRITABLE),
         };
         tokio::select! {
             biased;
             Some(notice) = self.notices.recv() => Ok(Ready::Notice(notice)),
             rung = ring(self.pump_doorbell.as_ref()) => {
                 rung.map_err(failed)?;
-                if let Some(pump) = &self.pump {
+                if let Some(pump) = self.wire.get_ref().pump() {
                     pump.doorbell().drain().map_err(failed)?;
                 }
                 Ok(Ready::Doorbell)
             }
-            ready = socket_ready(&mut self.socket, interest) => {
-                if ready.map_err(failed)? {
-                    return Err(Failure::End(SessionEnd::HangUp));
-                }
+            ready = socket_ready(&self.wire, interest) => {
+                ready.map_err(failed)?;
                 Ok(Ready::Socket)
             }
         }
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
-        if self.peer_gone {
-            return Ok(());
-        }
-        match self.socket.get_mut().flush() {
-            Ok(_) => Ok(()),
-            Err(StreamError::HangUp) => {
-                self.peer_gone = true;
-                Ok(())
+    /// Takes what has arrived, as far as the rings have room, and handles the control frames. Reads once at most, and says
+    /// whether that brought something.
+    async fn handle_received(&mut self) -> Result<bool, Failure> {
+        let mut received = self.receive_if_ready();
+        let has_read = matches!(received, Ok(Received::Data));
+        loop {
+            // What came in front of something bad is handled first.
+            while let Some((header, payload)) = self.wire.get_mut().next_frame()? {
+                self.on_frame(header, &payload).await?;
+                self.check_answers()?;
             }
-            Err(error) => Err(error.into()),
+            self.blocked = None;
+            match received? {
+                Received::Data => received = self.wire.get_mut().receive(false),
+                Received::Nothing => return Ok(has_read),
+                Received::Blocked {
+                    payload_len,
+                    wants_more,
+                } => {
+                    self.blocked = Some((payload_len, wants_more));
+                    return Ok(has_read);
+                }
+                Received::HangUp { missing } => {
+                    return Err(Failure::End(SessionEnd::HangUp { missing }));
+                }
+            }
         }
     }
 
-    /// Handles every frame that has arrived whole, as far as the ring has room.
-    async fn handle_received(&mut self) -> Result<(), Failure> {
-        self.blocked = None;
-        loop {
-            let stream = self.socket.get_ref();
-            let Some(frame) = stream.peek()? else {
-                return Ok(());
-            };
-            let header = frame.header();
-            if header.is_control() {
-                let payload = frame.to_vec();
-                self.socket.get_mut().advance(header.record_len());
-                self.on_control(header, &payload).await?;
-                self.check_answers()?;
-                continue;
+    /// Reads once if the stream is known to be readable; goes on with what was read before otherwise.
+    fn receive_if_ready(&mut self) -> Result<Received, WireError> {
+        let mut received = None;
+        let _ = self.wire.try_io_mut(Interest::READABLE, |wire| {
+            let outcome = received.insert(wire.receive(true));
+            match outcome {
+                Ok(
+                    Received::Nothing
+                    | Received::Blocked {
+                        wants_more: true, ..
+                    },
+                ) => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
             }
-            let Some(pump) = &mut self.pump else {
-                let FrameHeader {
-                    topic_id,
-                    payload_len,
-                    ..
-                } = header;
-                let message = format!(
-                    "application frame on the control socket of a shared memory link: topic_id={topic_id} \
-                     payload_len={payload_len}; write it to the ring"
-                );
-                return Err(Failure::Violation(LinkErrorCode::PROTOCOL, message));
-            };
-            if !pump.push(&frame)? {
-                self.blocked = Some(header.payload_len as usize);
-                return Ok(());
-            }
-            self.socket.get_mut().advance(header.record_len());
+        });
+        received.unwrap_or_else(|| self.wire.get_mut().receive(false))
+    }
+
+    async fn on_frame(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), Failure> {
+        if header.is_control() {
+            return self.on_control(header, payload).await;
         }
+        let FrameHeader {
+            payload_len,
+            topic_id,
+            ..
+        } = header;
+        let message = format!(
+            "application frame on the control socket of a shared memory link: topic_id={topic_id} \
+             payload_len={payload_len}; write it to the ring"
+        );
+        Err(Failure::Violation(LinkErrorCode::PROTOCOL, message))
     }
 
     async fn on_control(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), Failure> {
@@ -298,16 +336,16 @@ impl Session {
                 let outcome = self.check_topic(request.topic_id, &request.layout_digest);
                 self.reply(Advertise::TOPIC_ID, request.topic_id, outcome);
             }
-            Ack::TOPIC_ID if self.pump.is_some() => {
+            Ack::TOPIC_ID if self.wire.get_ref().pump().is_some() => {
                 let ack: Ack = frame.read()?;
-                if let Some(pump) = &mut self.pump {
+                if let Some(pump) = self.wire.get_mut().pump_mut() {
                     pump.acknowledge(ack.bytes)?;
                 }
             }
             Goodbye::TOPIC_ID => {
                 let goodbye: Goodbye = frame.read()?;
                 let reason = goodbye.reason.as_str().unwrap_or_default().to_owned();
-                if let Some(pump) = &mut self.pump {
+                if let Some(pump) = self.wire.get_mut().pump_mut() {
                     pump.flush_wakeups();
                 }
                 return Err(Failure::End(SessionEnd::Goodbye { reason }));
@@ -362,18 +400,18 @@ impl Session {
             code,
             reason,
         };
-        self.socket.get_mut().queue_message(&reply);
+        self.wire.get_mut().queue_message(&reply);
     }
 
     /// Answers are sent as far as the socket takes them; a peer that reads none must not make them pile up.
     fn check_answers(&mut self) -> Result<(), Failure> {
-        let max = ANSWERS_MAX + self.pump.as_ref().map_or(0, Pump::send_queue_max);
-        if self.socket.get_ref().unsent() <= max {
+        let max = ANSWERS_MAX;
+        if self.wire.get_ref().unsent() <= max {
             return Ok(());
         }
-        self.flush()?;
-        let unsent = self.socket.get_ref().unsent();
-        if unsent <= max {
+        self.send()?;
+        let unsent = self.wire.get_ref().unsent();
+        if unsent <= max || self.peer_gone {
             return Ok(());
         }
         let message = format!(
@@ -391,9 +429,9 @@ impl Session {
                     deadline_ms,
                     reason,
                 };
-                match &self.pump {
+                match self.wire.get_ref().pump() {
                     Some(pump) => self.shutdown = Some((pump.published(), shutdown)),
-                    None => self.socket.get_mut().queue_message(&shutdown),
+                    None => self.wire.get_mut().queue_message(&shutdown),
                 }
             }
             Notice::Rejected {
@@ -414,7 +452,7 @@ impl Session {
             code,
             reason,
         };
-        self.socket.get_mut().queue_message(&reply);
+        self.wire.get_mut().queue_message(&reply);
     }
 
     /// Tells the peer what it did, as far as its socket takes it, and ends the session.
@@ -424,45 +462,30 @@ impl Session {
             code,
             message: text,
         };
-        let stream = self.socket.get_mut();
-        stream.queue_message(&error);
+        self.wire.get_mut().queue_message(&error);
         // The peer is at fault; if it does not even read, that is its loss.
-        let _ = stream.flush();
+        let _ = self.wire.get_mut().send();
         SessionEnd::Violation { message }
     }
 }
 
 fn watch<T: AsRawFd>(io: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     // SAFETY: `register_with_interest` asks that the descriptor stays open and the same until the `AsyncFd` is dropped.
-    // The two types that come here, `FrameStream` and `Doorbell`, own their descriptor for their whole life, and the
+    // The two types that come here, `Wire` and `Doorbell`, own their descriptor for their whole life, and the
     // `AsyncFd` owns them.
     Ok(unsafe { AsyncFd::register_with_interest(io, interest) }?)
 }
 
-/// Waits for the socket and reads what is there. True if the peer has hung up.
-async fn socket_ready(
-    socket: &mut AsyncFd<FrameStream>,
-    interest: Option<Interest>,
-) -> io::Result<bool> {
+/// Waits for the stream.
+async fn socket_ready(wire: &AsyncFd<Wire>, interest: Option<Interest>) -> io::Result<()> {
     let Some(interest) = interest else {
         return std::future::pending().await;
     };
-    let mut guard = socket.ready_mut(interest).await?;
-    let ready = guard.ready();
-    if ready.is_writable() {
-        // The caller flushes; the readiness comes back if the socket is full again.
-        guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
-    }
-    if ready.is_readable() || ready.is_read_closed() {
-        match guard.get_inner_mut().fill() {
-            Ok(FillOutcome::Data(_)) => {}
-            Ok(FillOutcome::WouldBlock) => guard.clear_ready_matching(tokio::io::Ready::READABLE),
-            Ok(FillOutcome::HangUp) => return Ok(true),
-            Err(StreamError::Io { source, .. }) => return Err(source),
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-    Ok(false)
+    let mut guard = wire.ready(interest).await?;
+    // The caller sends; the readiness comes back if the stream is full again. That for reading stays until a read finds
+    // nothing.
+    guard.clear_ready_matching(tokio::io::Ready::WRITABLE);
+    Ok(())
 }
 
 async fn ring(doorbell: Option<&AsyncFd<Doorbell>>) -> io::Result<()> {
@@ -501,13 +524,15 @@ fn failed(error: io::Error) -> Failure {
 impl From<StreamError> for Failure {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::HangUp => Self::End(SessionEnd::HangUp),
+            StreamError::HangUp => Self::End(SessionEnd::HangUp { missing: 0 }),
             StreamError::TooLarge { .. } => {
                 Self::Violation(LinkErrorCode::FRAME_TOO_LARGE, error.to_string())
             }
-            StreamError::Io { .. } | StreamError::TimedOut => Self::End(SessionEnd::Failed {
-                message: error.to_string(),
-            }),
+            StreamError::Io { .. } | StreamError::TimedOut | StreamError::NoDescriptors { .. } => {
+                Self::End(SessionEnd::Failed {
+                    message: error.to_string(),
+                })
+            }
         }
     }
 }
@@ -515,6 +540,11 @@ impl From<StreamError> for Failure {
 impl From<PumpError> for Failure {
     fn from(error: PumpError) -> Self {
         let code = match error {
+            PumpError::Io { .. } => {
+                return Self::End(SessionEnd::Failed {
+                    message: error.to_string(),
+                });
+            }
             PumpError::Corrupt(_) => LinkErrorCode::CORRUPT_RECORD,
             PumpError::TooLarge { .. } => LinkErrorCode::FRAME_TOO_LARGE,
             PumpError::Reserved { .. } | PumpError::Acknowledgement { .. } => {
@@ -522,6 +552,15 @@ impl From<PumpError> for Failure {
             }
         };
         Self::Violation(code, error.to_string())
+    }
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Stream(error) => error.into(),
+            WireError::Pump(error) => error.into(),
+        }
     }
 }
 

@@ -551,9 +551,11 @@ fn io_error(step: &'static str) -> impl Fn(StreamError) -> HandshakeError {
             step,
             source: std::io::ErrorKind::TimedOut.into(),
         },
-        StreamError::TooLarge { .. } => HandshakeError::Unexpected {
-            expected: step,
-            actual: error.to_string(),
-        },
+        StreamError::TooLarge { .. } | StreamError::NoDescriptors { .. } => {
+            HandshakeError::Unexpected {
+                expected: step,
+                actual: error.to_string(),
+            }
+        }
     }
 }

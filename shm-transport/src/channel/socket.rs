@@ -300,6 +300,8 @@ fn stream_error(error: StreamError) -> ChannelError {
             step: "send",
             source: std::io::ErrorKind::TimedOut.into(),
         },
-        error @ StreamError::TooLarge { .. } => ChannelError::Protocol(error.to_string()),
+        error @ (StreamError::TooLarge { .. } | StreamError::NoDescriptors { .. }) => {
+            ChannelError::Protocol(error.to_string())
+        }
     }
 }

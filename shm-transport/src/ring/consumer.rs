@@ -15,9 +15,9 @@ use crate::sync::Ordering;
 /// [`Consumer::wakeup_due`] once, and notify the peer's doorbell if it says so.
 #[derive(Debug)]
 pub struct Consumer {
-    memory: RingMemory,
+    pub(super) memory: RingMemory,
     /// The next record to hand out. Only this end moves it; a multiple of 8.
-    position: u64,
+    pub(super) position: u64,
     /// The head as last stored; always in sync with the memory unless the peer writes there. `<= position`.
     published: u64,
     /// Bytes of the record that `peek` handed out last and `advance` has not passed yet; 0 if there is none.
@@ -308,7 +308,7 @@ impl Consumer {
         true
     }
 
-    fn index(&self, position: u64) -> usize {
+    pub(super) fn index(&self, position: u64) -> usize {
         position as usize & (self.capacity() - 1)
     }
 }

@@ -210,6 +210,12 @@ impl RingMemory {
         self.area.backing.word(index)
     }
 
+    /// `len` bytes at `index`, which must lie inside the data area.
+    #[cfg(not(loom))]
+    pub(super) fn bytes(&self, index: usize, len: usize) -> Payload<'_> {
+        self.area.backing.payload(index, len)
+    }
+
     /// The payload of the record at `index`, whose `len` bytes must lie inside the data area.
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
         self.area

@@ -42,11 +42,17 @@
 mod backing;
 mod batch;
 mod consumer;
+#[cfg(not(loom))]
+mod inflow;
 mod memory;
 mod producer;
 mod read_batch;
 mod record;
 mod reservation;
+#[cfg(not(loom))]
+mod run;
+#[cfg(not(loom))]
+mod slice;
 
 pub use batch::Batch;
 pub use consumer::{Consumer, ReadGuard};
@@ -56,6 +62,10 @@ pub use producer::Producer;
 pub use read_batch::{BatchLimit, ReadBatch};
 pub use record::Frame;
 pub use reservation::Reservation;
+#[cfg(not(loom))]
+pub(crate) use run::Run;
+#[cfg(not(loom))]
+pub use slice::{RingSlice, RingSliceMut};
 
 use crate::sync::{Ordering, compiler_fence, fence};
 

@@ -20,7 +20,7 @@ use crate::sync::Ordering;
 pub struct Producer {
     pub(super) memory: RingMemory,
     /// Where the next record goes. Only this end moves it, so it is always in sync; a multiple of 8.
-    position: u64,
+    pub(super) position: u64,
     /// The head as last loaded: may be stale, and is never above the real one. `cached_head <= position`.
     cached_head: u64,
     fencing: Fencing,
@@ -278,11 +278,11 @@ impl Producer {
     }
 
     /// Bytes that are free behind `position` by the cached head.
-    fn free(&self, position: u64) -> usize {
+    pub(super) fn free(&self, position: u64) -> usize {
         self.capacity() - (position - self.cached_head) as usize
     }
 
-    fn refresh_head(&mut self) -> Result<(), Corrupt> {
+    pub(super) fn refresh_head(&mut self) -> Result<(), Corrupt> {
         // SYNC: publish-head (release, Consumer::publish_head) ↔ refresh-head (acquire, here): the consumer's reads of
         // the released records happen before our writes over them.
         let head = self.memory.head().load(Ordering::Acquire);
@@ -303,7 +303,7 @@ impl Producer {
         Ok(())
     }
 
-    fn index(&self, position: u64) -> usize {
+    pub(super) fn index(&self, position: u64) -> usize {
         position as usize & (self.capacity() - 1)
     }
 

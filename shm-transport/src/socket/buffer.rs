@@ -11,9 +11,9 @@ const CONTROL_CHUNK_LEN: usize = 8 * 1024;
 /// Bytes that are read at once from a socket that carries application frames.
 const DATA_CHUNK_LEN: usize = 256 * 1024;
 
-/// A receive buffer. Its length is bounded by one chunk plus the longest frame.
+/// A receive buffer. Its length is bounded by one chunk plus the longest frame that was announced.
 #[derive(Debug)]
-pub(super) struct ReceiveBuffer {
+pub(crate) struct ReceiveBuffer {
     bytes: Vec<u8>,
     /// Received bytes not yet passed: `start..end`.
     start: usize,
@@ -24,13 +24,13 @@ pub(super) struct ReceiveBuffer {
 
 /// A frame whose header says more than the stream allows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OverLong {
-    pub(super) payload_len: usize,
-    pub(super) max_payload: usize,
+pub(crate) struct OverLong {
+    pub(crate) payload_len: usize,
+    pub(crate) max_payload: usize,
 }
 
 impl ReceiveBuffer {
-    pub(super) fn new(max_payload: usize) -> Self {
+    pub(crate) fn new(max_payload: usize) -> Self {
         Self {
             bytes: Vec::new(),
             start: 0,
@@ -41,18 +41,18 @@ impl ReceiveBuffer {
     }
 
     /// Prepares for application frames of up to `max_payload` bytes.
-    pub(super) fn expect_data(&mut self, max_payload: usize) {
+    pub(crate) fn expect_data(&mut self, max_payload: usize) {
         self.max_payload = max_payload;
         self.chunk_len = DATA_CHUNK_LEN;
     }
 
     /// Changes the longest payload that is accepted.
-    pub(super) fn limit(&mut self, max_payload: usize) {
+    pub(crate) fn limit(&mut self, max_payload: usize) {
         self.max_payload = max_payload;
     }
 
     /// The oldest complete frame; `None` if it has not arrived whole.
-    pub(super) fn peek(&self) -> Result<Option<Frame<'_>>, OverLong> {
+    pub(crate) fn peek(&self) -> Result<Option<Frame<'_>>, OverLong> {
         let Some(header) = self.header_at(self.start)? else {
             return Ok(None);
         };
@@ -82,7 +82,7 @@ impl ReceiveBuffer {
     }
 
     /// Moves the control frames out and closes the gaps.
-    pub(super) fn take_control_frames(&mut self) -> Result<Vec<(FrameHeader, Vec<u8>)>, OverLong> {
+    pub(crate) fn take_control_frames(&mut self) -> Result<Vec<(FrameHeader, Vec<u8>)>, OverLong> {
         let mut taken = Vec::new();
         let (mut from, mut to) = (self.start, self.start);
         while let Some(header) = self.header_at(from)? {
@@ -105,21 +105,45 @@ impl ReceiveBuffer {
     }
 
     /// Passes a frame of `record_len` bytes.
-    pub(super) fn advance(&mut self, record_len: usize) {
+    pub(crate) fn advance(&mut self, record_len: usize) {
         self.start += record_len;
         debug_assert!(self.start <= self.end);
     }
 
-    /// Room for the next read, at least half a chunk.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    /// Bytes that have arrived and were not passed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Bytes that are missing of the frame at the front; 0 if there is none or it is whole.
+    pub(crate) fn missing(&self) -> usize {
+        let received = self.bytes();
+        match received.first_chunk() {
+            None if received.is_empty() => 0,
+            None => FRAME_HEADER_LEN - received.len(),
+            Some(header) => FrameHeader::from_bytes(*header)
+                .record_len()
+                .saturating_sub(received.len()),
+        }
+    }
+
+    /// Room for the next read, at least half a chunk. A frame that is longer than a chunk gets room as a whole, so that
+    /// its bytes are moved once and not with every read.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
         if self.bytes.len() - self.end < self.chunk_len / 2 {
-            self.bytes.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            let wanted = self.end + self.chunk_len;
+            if self.start > 0 {
+                self.bytes.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            let missing = match self.header_at(0) {
+                Ok(_) => self.missing(),
+                Err(_) => 0,
+            };
+            let wanted = self.end + missing.max(self.chunk_len);
             if self.bytes.len() < wanted {
                 self.bytes.resize(wanted, 0);
             }
@@ -127,7 +151,7 @@ impl ReceiveBuffer {
         &mut self.bytes[self.end..]
     }
 
-    pub(super) fn filled(&mut self, count: usize) {
+    pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.bytes.len());
     }
