@@ -91,3 +91,45 @@ def test_a_file_without_seals_is_refused(tmp_path: object) -> None:
         Segment.open(fd)
     os.close(fd)
     assert caught.value.field == "seals"
+
+
+def test_the_peers_ends_belong_to_one_holder_until_it_closes() -> None:
+    fd = create_segment(segment_header())
+    first, second = Segment.open(fd), Segment.open(fd)
+    first.claim_peer_ends(fd)
+    with pytest.raises(SegmentCorrupt) as caught:
+        second.claim_peer_ends(fd)
+    assert caught.value.field == "ends"
+    first.close()
+    second.close()
+    third = Segment.open(fd)
+    third.claim_peer_ends(fd)
+    third.close()
+    os.close(fd)
+
+
+def test_a_forked_child_does_not_keep_the_ends_of_its_parent() -> None:
+    fd = create_segment(segment_header())
+    segment = Segment.open(fd)
+    segment.claim_peer_ends(fd)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        os.read(read_end, 1)  # Returns when the parent closes its end.
+        os._exit(0)
+    os.close(read_end)
+    try:
+        # Still ours while the child, which gave up its copy, lives.
+        other = Segment.open(fd)
+        with pytest.raises(SegmentCorrupt):
+            other.claim_peer_ends(fd)
+        other.close()
+        segment.close()
+        successor = Segment.open(fd)
+        successor.claim_peer_ends(fd)
+        successor.close()
+    finally:
+        os.close(write_end)
+        os.waitpid(child, 0)
+        os.close(fd)

@@ -175,6 +175,7 @@ def _map(
         raise _Unusable(FallbackCode.SEGMENT_INVALID, str(error)) from error
     own, peer = Doorbell(fds.pop()), Doorbell(fds.pop())
     try:
+        segment.claim_peer_ends(fds[0])
         return ShmLink(
             sock,
             segment,

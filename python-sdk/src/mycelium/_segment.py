@@ -7,8 +7,12 @@ values are copied here and never read from shared memory again. ``_layout`` hold
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
+import struct
+import time
+import weakref
 from typing import NamedTuple
 
 from . import _layout as layout
@@ -20,6 +24,16 @@ __all__ = ["RingMemory", "Segment"]
 _F_GET_SEALS = 1034
 _F_SEAL_SHRINK = 2
 _F_SEAL_GROW = 4
+
+_logger = logging.getLogger(__name__)
+
+_FLOCK = struct.Struct("@hh4xqqi4x")
+"""``struct flock`` of 64-bit Linux: type, whence, start, len, pid."""
+_PEER_ENDS = (1, 2)
+"""First byte and number of the bytes of the segment file that stand for the peer's ends: consumer of the ring to the
+peer, producer of the ring to the bridge. ``shm-transport/src/segment/locks.rs`` uses the same."""
+_PREDECESSOR_PATIENCE = 0.5
+"""Seconds for which the kernel may still be ending a predecessor that holds the ends."""
 
 
 class RingMemory(NamedTuple):
@@ -44,10 +58,11 @@ class Segment:
     Use :meth:`open`; :meth:`close` unmaps.
     """
 
-    __slots__ = ("_map", "_rings", "epoch", "schema_digest", "total_len", "views")
+    __slots__ = ("__weakref__", "_lock_fd", "_map", "_rings", "epoch", "schema_digest", "total_len", "views")
 
     def __init__(self, mapping: mmap.mmap, rings: tuple[tuple[int, int, int], ...]) -> None:
         self._map: mmap.mmap | None = mapping
+        self._lock_fd = -1
         self._rings = rings
         self.views = Views(mapping)
         self.total_len = len(mapping)
@@ -74,6 +89,43 @@ class Segment:
             mapping.close()
             raise
 
+    def claim_peer_ends(self, fd: int) -> None:
+        """Takes the peer's ends of both rings for this process, until :meth:`close` or its death.
+
+        The locks belong to an open file description, and the one of ``fd`` is shared with the bridge that passed it; so
+        the file is opened anew. Where that is impossible the rings work without the protection, and the log says so.
+
+        Args:
+            fd: Descriptor of the segment.
+
+        Raises:
+            SegmentCorrupt: Another process has the ends.
+        """
+        try:
+            self._lock_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            _logger.warning("a second process on one end of a ring will not be noticed: error=%s", error)
+            return
+        _lock_holders.add(self)
+        deadline = time.monotonic() + _PREDECESSOR_PATIENCE
+        lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *_PEER_ENDS, 0)
+        while True:
+            try:
+                fcntl.fcntl(self._lock_fd, fcntl.F_OFD_SETLK, lock)
+                return
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= deadline:
+                    raise SegmentCorrupt(field="ends", value="taken by another process", legal="free") from None
+                time.sleep(0.001)
+            except OSError as error:
+                _logger.warning("a second process on one end of a ring will not be noticed: error=%s", error)
+                return
+
+    def _give_back(self) -> None:
+        lock_fd, self._lock_fd = self._lock_fd, -1
+        if lock_fd >= 0:
+            os.close(lock_fd)
+
     def ring(self, number: int) -> RingMemory:
         """Returns one of the two rings: ``RING_TO_PEER`` or ``RING_TO_BRIDGE``."""
         control, data, capacity = self._rings[number]
@@ -81,6 +133,7 @@ class Segment:
 
     def close(self) -> None:
         """Releases the views and unmaps; may be called again and never raises BufferError."""
+        self._give_back()
         self.views.release()
         mapping, self._map = self._map, None
         if mapping is None:
@@ -89,6 +142,18 @@ class Segment:
             mapping.close()
         except BufferError:
             pass  # Somebody holds a memoryview of their own making; the mapping goes when that one does.
+
+
+_lock_holders: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+
+def _forget_locks() -> None:
+    """Closes a forked child's copies, which would keep the ends taken after the parent's death; the parent's stay."""
+    for segment in list(_lock_holders):
+        segment._give_back()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _check_seals(fd: int) -> None:

@@ -213,3 +213,16 @@ fn an_end_is_free_when_the_mapping_that_has_it_is_gone() {
     drop(locks);
     Producer::attach(bridge.ring(RING_TO_PEER)).expect("free again");
 }
+
+#[test]
+fn the_bytes_of_the_peers_ends_are_those_that_python_locks() {
+    let bridge = Segment::create(&options()).expect("create");
+    let other = EndLocks::open(bridge.fd()).expect("proc");
+    for byte in [1, 2] {
+        other.set(byte, nix::libc::F_WRLCK).expect("free");
+    }
+    Consumer::attach(bridge.ring(RING_TO_PEER)).expect_err("byte 1");
+    Producer::attach(bridge.ring(RING_TO_BRIDGE)).expect_err("byte 2");
+    Producer::attach(bridge.ring(RING_TO_PEER)).expect("the bridge's own");
+    Consumer::attach(bridge.ring(RING_TO_BRIDGE)).expect("the bridge's own");
+}
