@@ -51,7 +51,7 @@ impl EndLocks {
         })
     }
 
-    fn set(&self, byte: usize, kind: libc::c_int) -> nix::Result<()> {
+    pub(super) fn set(&self, byte: usize, kind: libc::c_int) -> nix::Result<()> {
         let lock = libc::flock {
             l_type: kind as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
