@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use shm_transport::segment::{Backing, MemoryOptions};
 use toml::de::DeTable;
 
 mod check;
@@ -60,6 +61,19 @@ pub struct BridgeConfig {
     pub log: String,
     /// What happens to a peer whose contracts differ; `[contracts] on_mismatch`.
     pub on_mismatch: OnMismatch,
+    /// Where the rings of clients of the listening socket lie, and what their pages get.
+    pub memory: MemoryConfig,
+    /// Handshakes with clients that may be under way at once; further clients are refused.
+    pub max_pending_handshakes: usize,
+}
+
+/// Where the rings of a link lie, and what their pages get in the bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryConfig {
+    /// What the segment is made of.
+    pub backing: Backing,
+    /// What its pages get.
+    pub options: MemoryOptions,
 }
 
 /// What happens to a peer that was generated from other contracts.
@@ -91,6 +105,8 @@ pub struct WorkerConfig {
     pub transport: TransportMode,
     /// Bytes of each ring of the worker's link; a power of two.
     pub ring_capacity: usize,
+    /// Where the rings of the worker's link lie, and what their pages get.
+    pub memory: MemoryConfig,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
     /// What happens when the worker ends.

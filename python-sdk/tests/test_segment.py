@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import tempfile
 
 import pytest
 
@@ -84,13 +85,42 @@ def test_a_segment_that_could_change_its_length_is_refused(seals: int) -> None:
     assert caught.value.field == "seals"
 
 
-def test_a_file_without_seals_is_refused(tmp_path: object) -> None:
-    fd = os.open(f"{tmp_path}/plain", os.O_RDWR | os.O_CREAT, 0o600)
+def plain_file(directory: object) -> int:
+    fd = os.open(f"{directory}/plain", os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(fd, TOTAL)
+    os.pwrite(fd, segment_header(), 0)
+    return fd
+
+
+@pytest.mark.parametrize("directory", [None, "/dev/shm"])
+def test_a_file_of_the_own_user_needs_no_seals(tmp_path: object, directory: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        fd = plain_file(place if directory else tmp_path)
+        segment = Segment.open(fd)
+        os.close(fd)
+        assert segment.ring(layout.RING_TO_PEER).capacity == CAPACITY
+        segment.close()
+
+
+def test_a_file_of_another_user_needs_seals(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = plain_file(tmp_path)
+    owner = os.fstat(fd).st_uid
+    if owner == 0:
+        owner = 4711
+        os.fchown(fd, owner, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(SegmentCorrupt) as caught:
         Segment.open(fd)
     os.close(fd)
-    assert caught.value.field == "seals"
+    assert (caught.value.field, caught.value.value) == ("owner", owner)
+
+
+def test_what_is_no_file_is_refused() -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(SegmentCorrupt):
+        Segment.open(reading)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_peers_ends_belong_to_one_holder_until_it_closes() -> None:

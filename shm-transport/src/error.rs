@@ -181,13 +181,23 @@ pub enum CreateError {
     },
     /// There is not enough memory for the segment.
     #[error(
-        "no space for a segment: len={len}: {source}; use smaller rings or raise the memory limit"
+        "no space for a segment: len={len} place={place}: {source}; use smaller rings or make room there"
     )]
     NoSpace {
         /// Bytes that were asked for.
         len: usize,
+        /// `memory`, or the directory.
+        place: String,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// A required option is not to be had.
+    #[error("segment option is required and not to be had: option={option}: {reason}")]
+    Required {
+        /// The option.
+        option: &'static str,
+        /// What stands against it.
+        reason: String,
     },
     /// The segment could not be sealed or mapped.
     #[error("segment could not be prepared: step={step} len={len}: {source}")]
@@ -214,6 +224,14 @@ pub enum OpenError {
         step: &'static str,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// A required option is not to be had.
+    #[error("segment option is required and not to be had: option={option}: {reason}")]
+    Required {
+        /// The option.
+        option: &'static str,
+        /// What stands against it.
+        reason: String,
     },
     /// A ring of the segment was left in a state that no correct peer leaves.
     #[error("segment is invalid: {0}")]

@@ -3,8 +3,9 @@
 //! The bridge creates it with `memfd_create`, sizes it with `fallocate` (so that a lack of memory is an error here and
 //! not a SIGBUS later), and seals it against shrinking and growing. Nothing is left on disk, and the kernel frees it
 //! with the last process that has it. Whoever opens one checks every field first and never reads the header again.
+//!
+//! [`SegmentOptions`] has the choices: a file in a directory instead of a memory file, and what the pages get.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -13,9 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl, posix_fallocate};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
 use crate::disable::is_disabled;
@@ -29,9 +27,12 @@ use crate::layout::{
 };
 use crate::ring::{Claims, RingMemory};
 
+mod backing;
 mod locks;
+mod options;
 
 use locks::EndLocks;
+pub use options::{Backing, Degraded, MemoryOptions, SegmentOptions};
 
 /// How long an opener waits for an end that a predecessor still has: the kernel may be ending that process at this very
 /// moment.
@@ -40,19 +41,19 @@ const OPENER_PATIENCE: Duration = Duration::from_millis(500);
 /// The same for the creator, the bridge, which does not let a peer hold it up.
 const CREATOR_PATIENCE: Duration = Duration::from_millis(20);
 
-const NAME: &CStr = c"mycelium-segment";
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
-
-/// What a new segment is to be.
-#[derive(Debug, Clone)]
-pub struct SegmentOptions {
-    /// Bytes of each ring: to the peer, to the bridge. Powers of two.
-    pub ring_capacity: [usize; RING_COUNT],
-    /// Digest of the application contracts, for whoever looks at the segment.
-    pub schema_digest: [u8; 32],
-}
-
 /// A mapped segment.
+///
+/// ```
+/// use shm_transport::layout::RING_TO_PEER;
+/// use shm_transport::segment::{Segment, SegmentOptions};
+///
+/// let ours = Segment::create(&SegmentOptions::new(64 << 10))?;
+/// // The peer gets the descriptor over a socket, or inherits it.
+/// let theirs = Segment::open(ours.fd().try_clone_to_owned()?)?;
+/// assert_eq!((theirs.len(), theirs.is_sealed()), (ours.len(), true));
+/// assert_eq!(theirs.ring(RING_TO_PEER).capacity(), 64 << 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Segment {
     fd: OwnedFd,
@@ -61,6 +62,8 @@ pub struct Segment {
     /// The epoch as of creation, opening or the last `set_epoch`; never read back from the mapping.
     epoch: AtomicU64,
     schema_digest: [u8; 32],
+    is_sealed: bool,
+    degraded: Vec<Degraded>,
 }
 
 /// Where one ring lies in a segment, checked.
@@ -99,11 +102,11 @@ impl Segment {
         };
         let total_len = second.data + to_bridge;
 
-        let fd = create_memfd().map_err(|source| CreateError::Memfd { source })?;
-        allocate(&fd, total_len).map_err(|errno| CreateError::NoSpace {
-            len: total_len,
-            source: errno.into(),
-        })?;
+        let backing::NewFile {
+            fd,
+            can_be_sealed,
+            degraded,
+        } = backing::create(&options.backing, total_len)?;
         let prepare = |step| {
             move |source: io::Error| CreateError::Prepare {
                 step,
@@ -114,8 +117,10 @@ impl Segment {
         let mapping = map(&fd, total_len).map_err(prepare("map"))?;
 
         write_header(&mapping, total_len, [first, second], &options.schema_digest);
-        let seals = SEALS | SealFlag::F_SEAL_SEAL;
-        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| prepare("seal")(errno.into()))?;
+        if can_be_sealed {
+            backing::seal(&fd).map_err(|errno| prepare("seal")(errno.into()))?;
+        }
+        let degraded = options::apply(&mapping, &options.memory, degraded.into_iter().collect())?;
         let mapping = Arc::new(mapping);
         let rings = rings_at(&fd, &mapping, [first, second], CREATOR_PATIENCE);
         Ok(Self {
@@ -124,15 +129,29 @@ impl Segment {
             rings,
             epoch: AtomicU64::new(0),
             schema_digest: options.schema_digest,
+            is_sealed: can_be_sealed,
+            degraded,
         })
     }
 
-    /// Maps a segment that another process created, and checks every field of its header.
+    /// Maps a segment that another process created, and checks every field of its header. Its pages are prefaulted.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Invalid`] names the first field that is wrong, its value and what would be right.
+    /// As [`Segment::open_with`].
     pub fn open(fd: OwnedFd) -> Result<Self, OpenError> {
+        Self::open_with(fd, &MemoryOptions::default())
+    }
+
+    /// Maps a segment that another process created, checks every field of its header, and gives its pages what is asked
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Invalid`] names the first field that is wrong, its value and what would be right. A file that is
+    /// not sealed is taken from the own user and from root only, see [`Backing::File`]. [`OpenError::Required`] if a
+    /// required option is not to be had.
+    pub fn open_with(fd: OwnedFd, memory: &MemoryOptions) -> Result<Self, OpenError> {
         if is_disabled("map") || is_disabled("shm") {
             return Err(OpenError::Disabled);
         }
@@ -143,13 +162,7 @@ impl Segment {
             }
         };
         let file_len = fstat(&fd).map_err(io_error("fstat"))?.st_size as u64;
-        let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(io_error("seals"))?;
-        check(
-            "seals",
-            seals as u64,
-            seals & SEALS.bits() == SEALS.bits(),
-            || "shrink and grow sealed, so that no access can fault".into(),
-        )?;
+        let is_sealed = backing::check_seals(&fd)?;
         let len_min = SEGMENT_HEADER_LEN + RING_COUNT * (RING_CONTROL_LEN + RING_CAPACITY_MIN);
         let len_max = SEGMENT_HEADER_LEN + RING_COUNT * (RING_CONTROL_LEN + RING_CAPACITY_MAX);
         check(
@@ -164,6 +177,8 @@ impl Segment {
         })?;
         let header = read_header(&mapping);
         let places = check_header(&header, file_len)?;
+        let degraded = options::apply(&mapping, memory, Vec::new())
+            .map_err(|Degraded { option, reason }| OpenError::Required { option, reason })?;
         let mapping = Arc::new(mapping);
         let rings = rings_at(&fd, &mapping, places, OPENER_PATIENCE);
         Ok(Self {
@@ -172,7 +187,21 @@ impl Segment {
             rings,
             epoch: AtomicU64::new(header.epoch),
             schema_digest: header.schema_digest,
+            is_sealed,
+            degraded,
         })
+    }
+
+    /// Options that this process asked for and does without, with the reasons. Empty if it has everything.
+    #[must_use]
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
+    }
+
+    /// Whether the file keeps its length for good; a [`Backing::File`] cannot be sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     /// The memory of ring [`RING_TO_PEER`](crate::layout::RING_TO_PEER) or
@@ -223,35 +252,8 @@ impl Segment {
     }
 }
 
-fn create_memfd() -> io::Result<OwnedFd> {
-    if is_disabled("memfd") {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "switched off by MYCELIUM_DISABLE=memfd",
-        ));
-    }
-    Ok(memfd_create(
-        NAME,
-        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-    )?)
-}
-
-/// Gives the file its length and its memory. A signal in the middle is no lack of space.
-fn allocate(fd: &OwnedFd, len: usize) -> nix::Result<()> {
-    loop {
-        match posix_fallocate(fd, 0, len as i64) {
-            Err(Errno::EINTR) => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Maps the file with its pages present, so that the first pass over a ring takes no page faults.
 fn map(fd: &OwnedFd, len: usize) -> io::Result<MmapRaw> {
-    MmapOptions::new()
-        .len(len)
-        .populate()
-        .map_raw(fd.as_raw_fd())
+    MmapOptions::new().len(len).map_raw(fd.as_raw_fd())
 }
 
 fn rings_at(

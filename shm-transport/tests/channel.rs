@@ -41,11 +41,7 @@ fn accept(socket: UnixStream, shm: bool) -> Bridge {
     let deadline = Instant::now() + WATCHDOG;
     let mut stream = FrameStream::new(socket).expect("stream");
     receive_hello(&mut stream, deadline).expect("Hello");
-    let segment = Segment::create(&SegmentOptions {
-        ring_capacity: [4096; 2],
-        schema_digest: [0; 32],
-    })
-    .expect("segment");
+    let segment = Segment::create(&SegmentOptions::new(4096)).expect("segment");
     let (own, peer) = (
         Doorbell::new().expect("doorbell"),
         Doorbell::new().expect("doorbell"),

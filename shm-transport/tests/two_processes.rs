@@ -123,10 +123,7 @@ struct Link {
 
 impl Link {
     fn new(fencing: Fencing) -> Self {
-        let options = SegmentOptions {
-            ring_capacity: [RING_CAPACITY; 2],
-            schema_digest: [0; 32],
-        };
+        let options = SegmentOptions::new(RING_CAPACITY);
         Self {
             segment: Segment::create(&options).expect("segment"),
             bridge_doorbell: Doorbell::new().expect("doorbell"),

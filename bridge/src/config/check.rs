@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use mycelium_contracts::Contracts;
 use mycelium_messages::layout::{FRAME_ALIGN, FRAME_HEADER_LEN, RING_RECORD_DIVISOR};
+use shm_transport::segment::{Backing, MemoryOptions};
 use tracing_subscriber::EnvFilter;
 
 use super::problem::{Problems, did_you_mean};
-use super::read::{Bridge, File, Worker};
+use super::read::{Bridge, File, Memory, Worker};
 use super::section::At;
-use super::{BridgeConfig, OnMismatch, RestartConfig, TransportMode, WorkerConfig};
+use super::{BridgeConfig, MemoryConfig, OnMismatch, RestartConfig, TransportMode, WorkerConfig};
 use crate::listen;
 use crate::supervisor::{ENV_FD, ENV_WORKER};
 
@@ -23,6 +25,9 @@ const RING_CAPACITY_DEFAULT: usize = 1 << 20;
 
 /// Time that workers get to end by themselves where the file names none.
 const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_millis(2000);
+
+/// Handshakes that may be under way at once where the file names no number.
+const PENDING_HANDSHAKES_DEFAULT: usize = 64;
 
 /// Filter directives of the log where the file names none.
 const LOG_DEFAULT: &str = "info";
@@ -117,6 +122,27 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
             at.value
         },
     );
+    let allowed_uids = written
+        .allowed_uids
+        .unwrap_or_else(|| vec![nix::unistd::getuid().as_raw()]);
+    let memory = memory(
+        "[bridge]",
+        written.memory,
+        &MemoryConfig::default(),
+        directory,
+        problems,
+    );
+    if let (Some(span), Some(stranger)) = (memory.1, stranger(&allowed_uids)) {
+        problems.add(
+            &span,
+            format!(
+                "[bridge]: memory.directory and allowed_uids do not go together: uid={stranger} bridge={}; a file that \
+                 is not sealed is shared with the own user only",
+                nix::unistd::geteuid()
+            ),
+            "remove directory, or that user",
+        );
+    }
     BridgeConfig {
         listen,
         contracts: join(
@@ -126,15 +152,60 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
         transport: written.transport.unwrap_or(TransportMode::Auto),
         ring_capacity: written.ring_capacity.unwrap_or(RING_CAPACITY_DEFAULT),
         spin_us: written.spin_us,
-        allowed_uids: written
-            .allowed_uids
-            .unwrap_or_else(|| vec![nix::unistd::getuid().as_raw()]),
+        allowed_uids,
         shutdown_timeout: written
             .shutdown_timeout_ms
             .map_or(SHUTDOWN_TIMEOUT_DEFAULT, Duration::from_millis),
         log,
         on_mismatch: OnMismatch::default(),
+        memory: memory.0,
+        max_pending_handshakes: written
+            .max_pending_handshakes
+            .and_then(|count| usize::try_from(count).ok())
+            .unwrap_or(PENDING_HANDSHAKES_DEFAULT),
     }
+}
+
+/// A user that may connect and is not the bridge's own.
+fn stranger(allowed_uids: &[u32]) -> Option<u32> {
+    let own = nix::unistd::geteuid().as_raw();
+    allowed_uids.iter().copied().find(|uid| *uid != own)
+}
+
+/// Fills in what a table leaves open. With it comes where the directory is named, if it is named here.
+fn memory(
+    label: &str,
+    written: Memory,
+    defaults: &MemoryConfig,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> (MemoryConfig, Option<Range<usize>>) {
+    let mut place = None;
+    let backing = match written.directory {
+        None => defaults.backing.clone(),
+        Some(at) => {
+            let path = join(directory, &at.value);
+            if !path.is_dir() {
+                problems.add(
+                    &at.span,
+                    format!(
+                        "{label}: memory.directory is no directory: path={}",
+                        path.display()
+                    ),
+                    "name an existing one, best in a tmpfs such as /dev/shm",
+                );
+            }
+            place = Some(at.span);
+            Backing::File { directory: path }
+        }
+    };
+    let options = MemoryOptions {
+        prefault: written.prefault.unwrap_or(defaults.options.prefault),
+        lock: written.lock.unwrap_or(defaults.options.lock),
+        huge_pages: written.huge_pages.unwrap_or(defaults.options.huge_pages),
+        require: false,
+    };
+    (MemoryConfig { backing, options }, place)
 }
 
 fn names_are_unique(workers: &[Worker], problems: &mut Problems<'_>) {
@@ -287,6 +358,14 @@ fn worker(
         subscribe: written.subscribe.map_or_else(Vec::new, |at| at.value),
         transport: written.transport.unwrap_or(bridge.transport),
         ring_capacity: written.ring_capacity.unwrap_or(bridge.ring_capacity),
+        memory: memory(
+            &written.label,
+            written.memory,
+            &bridge.memory,
+            directory,
+            problems,
+        )
+        .0,
         spin_us: written.spin_us.or(bridge.spin_us),
         restart,
         settings: written.settings,

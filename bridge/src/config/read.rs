@@ -14,6 +14,9 @@ use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
 const MILLISECONDS_MAX: u64 = 86_400_000;
 
+/// Each takes a thread while it lasts.
+const PENDING_HANDSHAKES_MAX: u64 = 400;
+
 const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("auto", TransportMode::Auto),
     ("shm", TransportMode::Shm),
@@ -47,6 +50,17 @@ pub(super) struct Bridge {
     pub(super) allowed_uids: Option<Vec<u32>>,
     pub(super) shutdown_timeout_ms: Option<u64>,
     pub(super) log: Option<At<String>>,
+    pub(super) memory: Memory,
+    pub(super) max_pending_handshakes: Option<u64>,
+}
+
+/// The table `memory` of `[bridge]` or of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) directory: Option<At<String>>,
+    pub(super) prefault: Option<bool>,
+    pub(super) lock: Option<bool>,
+    pub(super) huge_pages: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -63,6 +77,7 @@ pub(super) struct Worker {
     pub(super) ring_capacity: Option<usize>,
     pub(super) ring_capacity_span: Range<usize>,
     pub(super) spin_us: Option<u32>,
+    pub(super) memory: Memory,
     pub(super) restart: Option<RestartPolicy>,
     pub(super) backoff_ms: Option<At<u64>>,
     pub(super) backoff_max_ms: Option<At<u64>>,
@@ -144,6 +159,14 @@ fn bridge(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems<'_>) 
             .integer("shutdown_timeout_ms", 1..=MILLISECONDS_MAX, problems)
             .map(|at| at.value),
         log: section.string("log", problems),
+        memory: memory(&mut section, problems),
+        max_pending_handshakes: section
+            .integer(
+                "max_pending_handshakes",
+                1..=PENDING_HANDSHAKES_MAX,
+                problems,
+            )
+            .map(|at| at.value),
     };
     if !table.contains_key("contracts") {
         problems.add(
@@ -194,6 +217,7 @@ fn worker(
         ring_capacity,
         ring_capacity_span,
         spin_us: spin_us(&mut section, problems),
+        memory: memory(&mut section, problems),
         restart: section.choice("restart", &RESTART_POLICIES, problems),
         backoff_ms: section.integer("restart_backoff_ms", 1..=MILLISECONDS_MAX, problems),
         backoff_max_ms: section.integer("restart_backoff_max_ms", 1..=MILLISECONDS_MAX, problems),
@@ -228,6 +252,32 @@ fn check_name(name: &At<String>, problems: &mut Problems<'_>) {
 fn spin_us(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Option<u32> {
     let at = section.integer("spin_us", 0..=1_000_000, problems)?;
     u32::try_from(at.value).ok()
+}
+
+fn memory(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Memory {
+    let label = format!("{}: memory", section.label());
+    match section.take("memory") {
+        None => Memory::default(),
+        Some((span, DeValue::Table(table))) => {
+            let mut section = Section::new(label, table, span);
+            let memory = Memory {
+                directory: section.string("directory", problems),
+                prefault: section.boolean("prefault", problems),
+                lock: section.boolean("lock", problems),
+                huge_pages: section.boolean("huge_pages", problems),
+            };
+            section.finish(problems);
+            memory
+        }
+        Some((span, _)) => {
+            problems.add(
+                &span,
+                format!("{label} must be a table"),
+                "write memory = { lock = true }",
+            );
+            Memory::default()
+        }
+    }
 }
 
 fn settings(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Map<String, Value> {

@@ -123,6 +123,18 @@ impl<'t, 'i> Section<'t, 'i> {
         Some(At { value: map, span })
     }
 
+    pub(crate) fn boolean(
+        &mut self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+    ) -> Option<bool> {
+        let (span, value) = self.take(key)?;
+        match value.as_bool() {
+            Some(flag) => Some(flag),
+            None => self.wrong_type(key, span, "true or false", value, problems),
+        }
+    }
+
     /// An integer within `range`, inclusive at both ends.
     pub(crate) fn integer(
         &mut self,

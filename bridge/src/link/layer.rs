@@ -20,7 +20,7 @@ use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::{Notice, mismatch};
-use crate::config::{Config, TransportMode, WorkerConfig};
+use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
 use crate::listen::{NotAllowed, PeerCredentials};
@@ -79,7 +79,9 @@ impl LinkLayer {
                 &shared,
                 worker.transport,
                 worker.ring_capacity,
+                &worker.memory,
             )?);
+            shared.update(link, |entry| entry.status.degraded = memory.degraded());
             shared.plane.add(
                 link,
                 memory.bridge_side(Fencing::Fenced)?,
@@ -114,6 +116,7 @@ impl LinkLayer {
             &self.shared,
             config.transport,
             config.ring_capacity,
+            &config.memory,
         )?);
         let old = std::mem::replace(&mut self.workers[worker].memory, memory);
         drop(old);
@@ -122,6 +125,8 @@ impl LinkLayer {
             memory,
             subscribe,
         } = &self.workers[worker];
+        self.shared
+            .update(*link, |entry| entry.status.degraded = memory.degraded());
         self.shared.plane.replace(
             *link,
             memory.bridge_side(Fencing::Fenced)?,
@@ -288,6 +293,7 @@ pub(super) fn create_memory(
     shared: &Shared,
     transport: TransportMode,
     capacity: usize,
+    memory: &MemoryConfig,
 ) -> Result<LinkMemory, LinkSetupError> {
     match transport {
         TransportMode::Socket => {
@@ -295,7 +301,7 @@ pub(super) fn create_memory(
             LinkMemory::on_heap(capacity, reason)
         }
         TransportMode::Auto | TransportMode::Shm => {
-            LinkMemory::create(capacity, shared.contracts.schema_digest())
+            LinkMemory::create(capacity, shared.contracts.schema_digest(), memory)
         }
     }
 }

@@ -11,6 +11,8 @@ use shm_transport::ring::{Fencing, RingMemory};
 use shm_transport::segment::{Segment, SegmentOptions};
 use shm_transport::wakeup::Doorbell;
 
+use crate::config::MemoryConfig;
+
 /// Both rings of a link with their doorbells. In shared memory if that is to be had; otherwise on the heap, for a pump
 /// that carries the frames over a socket.
 #[derive(Debug)]
@@ -49,10 +51,13 @@ impl LinkMemory {
     pub(crate) fn create(
         ring_capacity: usize,
         schema_digest: [u8; 32],
+        memory: &MemoryConfig,
     ) -> Result<Self, LinkSetupError> {
         let options = SegmentOptions {
             ring_capacity: [ring_capacity; RING_COUNT],
             schema_digest,
+            backing: memory.backing.clone(),
+            memory: memory.options,
         };
         match Segment::create(&options) {
             Ok(segment) => {
@@ -123,6 +128,14 @@ impl LinkMemory {
     /// The segment, or why there is none.
     pub(crate) fn segment(&self) -> Result<&Segment, &Fallback> {
         self.segment.as_ref()
+    }
+
+    /// Options of the configuration that the segment does without, and why.
+    pub(crate) fn degraded(&self) -> Vec<String> {
+        let segment = self.segment.as_ref().ok();
+        segment.map_or_else(Vec::new, |segment| {
+            segment.degraded().iter().map(ToString::to_string).collect()
+        })
     }
 
     /// Bytes of each ring.

@@ -28,6 +28,8 @@ pub struct LinkStatus {
     pub transport: Option<Transport>,
     /// Why not over shared memory.
     pub fallback: Option<String>,
+    /// Options of its rings that the configuration asks for and that are not to be had, with the reasons.
+    pub degraded: Vec<String>,
     /// How often it was handed to a peer.
     pub epoch: u64,
     /// Why the last peer left, if it did not say goodbye.
@@ -170,6 +172,7 @@ impl Shared {
             pid,
             transport: None,
             fallback: None,
+            degraded: Vec::new(),
             epoch: 0,
             last_error: None,
             socket_calls: 0,

@@ -287,7 +287,9 @@ async fn serve_named_client(
         shared,
         shared.bridge.transport,
         shared.bridge.ring_capacity,
+        &shared.bridge.memory,
     )?);
+    shared.update(link, |entry| entry.status.degraded = memory.degraded());
     shared
         .plane
         .add(link, memory.bridge_side(Fencing::Fenced)?, Vec::new())?;

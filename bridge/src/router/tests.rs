@@ -78,10 +78,7 @@ fn router() -> Router {
 }
 
 fn link(router: &mut Router, id: u32, capacity: usize, topics: &[u16]) -> Peer {
-    let options = SegmentOptions {
-        ring_capacity: [capacity; 2],
-        schema_digest: [0; 32],
-    };
+    let options = SegmentOptions::new(capacity);
     let ours = Segment::create(&options).expect("segment");
     let theirs = Segment::open(ours.fd().try_clone_to_owned().expect("dup")).expect("sound");
     let doorbell = || Doorbell::new().expect("eventfd");

@@ -6,10 +6,12 @@ values are copied here and never read from shared memory again. ``_layout`` hold
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import mmap
 import os
+import stat
 import struct
 import time
 import weakref
@@ -22,6 +24,7 @@ from .exceptions import SegmentCorrupt
 __all__ = ["RingMemory", "Segment"]
 
 _F_GET_SEALS = 1034
+_F_SEAL_SEAL = 1
 _F_SEAL_SHRINK = 2
 _F_SEAL_GROW = 4
 
@@ -157,13 +160,28 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _check_seals(fd: int) -> None:
+    """Refuses a file that may become shorter, unless its owner could end this process anyway.
+
+    A file in a directory cannot be sealed; it is taken from the own user and from root. A memory file that could have
+    been sealed, and was not, is refused.
+    """
     need = _F_SEAL_SHRINK | _F_SEAL_GROW
     try:
         seals = fcntl.fcntl(fd, _F_GET_SEALS)
     except OSError as error:
-        raise SegmentCorrupt(field="seals", value=f"none ({error.strerror})", legal="SHRINK and GROW set") from error
-    if seals & need != need:
+        if error.errno != errno.EINVAL:
+            raise
+        seals = _F_SEAL_SEAL  # No file system but those in memory has seals.
+    if seals & need == need:
+        return
+    if seals != _F_SEAL_SEAL:
         raise SegmentCorrupt(field="seals", value=f"{seals:#x}", legal="SHRINK and GROW set")
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise SegmentCorrupt(field="file_type", value=f"{status.st_mode:#o}", legal="a regular file")
+    if status.st_uid not in (0, os.geteuid()):
+        legal = f"{os.geteuid()} (this user) or 0, as the file is not sealed"
+        raise SegmentCorrupt(field="owner", value=status.st_uid, legal=legal)
 
 
 def _check_header(header: bytes, file_len: int) -> tuple[tuple[int, int, int], ...]:

@@ -46,7 +46,7 @@ impl From<&CreateError> for Fallback {
             CreateError::Disabled => FallbackCode::DISABLED,
             CreateError::Memfd { .. } => FallbackCode::MEMFD_UNAVAILABLE,
             CreateError::NoSpace { .. } | CreateError::NoMemory { .. } => FallbackCode::NO_SPACE,
-            CreateError::Prepare { .. } => FallbackCode::MAP_FAILED,
+            CreateError::Prepare { .. } | CreateError::Required { .. } => FallbackCode::MAP_FAILED,
             CreateError::Capacity { .. } => FallbackCode::SEGMENT_INVALID,
         };
         Self::new(code, error.to_string())
@@ -57,7 +57,9 @@ impl From<&OpenError> for Fallback {
     fn from(error: &OpenError) -> Self {
         let code = match error {
             OpenError::Disabled if disable::is_disabled("shm") => FallbackCode::DISABLED,
-            OpenError::Disabled | OpenError::Io { .. } => FallbackCode::MAP_FAILED,
+            OpenError::Disabled | OpenError::Io { .. } | OpenError::Required { .. } => {
+                FallbackCode::MAP_FAILED
+            }
             OpenError::Invalid { .. } | OpenError::Ring(_) => FallbackCode::SEGMENT_INVALID,
         };
         Self::new(code, error.to_string())

@@ -32,7 +32,7 @@ use crate::layout::{
     CAPABILITY_FD_PASSING, CAPABILITY_MEMBARRIER, PROTOCOL_VERSION, RING_TO_BRIDGE, RING_TO_PEER,
 };
 use crate::ring::{Fencing, Frame};
-use crate::segment::Segment;
+use crate::segment::{MemoryOptions, Segment};
 use crate::socket::{CONTROL_PAYLOAD_MAX, FrameStream, StreamError};
 use crate::wakeup::{Doorbell, membarrier_is_available};
 
@@ -348,7 +348,7 @@ pub(super) fn join(
         Fencing::Fenced
     };
     let data = if welcome.transport == WelcomeTransport::SHM {
-        match map(fds, fencing) {
+        match map(fds, fencing, &options.memory) {
             Ok(ends) => JoinedData::Shm(ends),
             Err(error) => JoinedData::Socket(Fallback::from(&error)),
         }
@@ -460,7 +460,7 @@ fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
 
 /// Maps the segment and takes the peer's ends of its rings, so that whatever is wrong with it shows before this side
 /// says that it is attached.
-fn map(fds: Vec<OwnedFd>, fencing: Fencing) -> Result<LinkEnds, OpenError> {
+fn map(fds: Vec<OwnedFd>, fencing: Fencing, memory: &MemoryOptions) -> Result<LinkEnds, OpenError> {
     let count = fds.len();
     let [segment, bridge_doorbell, own_doorbell] = <[OwnedFd; WELCOME_FDS]>::try_from(fds)
         .map_err(|_| OpenError::Invalid {
@@ -468,7 +468,7 @@ fn map(fds: Vec<OwnedFd>, fencing: Fencing) -> Result<LinkEnds, OpenError> {
             value: count as u64,
             expected: WELCOME_FDS.to_string(),
         })?;
-    let segment = Segment::open(segment)?;
+    let segment = Segment::open_with(segment, memory)?;
     let (read, write) = (segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE));
     let (own_doorbell, bridge_doorbell) = (
         Doorbell::from_fd(own_doorbell),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mycelium_messages::message::Contracts;
 
 use super::contracts::PeerContracts;
+use crate::segment::MemoryOptions;
 use crate::wakeup::WaitStrategy;
 
 /// How frames travel on a link.
@@ -50,6 +51,8 @@ pub struct ConnectOptions {
     pub transport: TransportRequest,
     /// What the program was generated from; without any, layouts are only compared topic by topic.
     pub contracts: PeerContracts,
+    /// What the pages of the rings get in this process. What is not to be had is given up and logged.
+    pub memory: MemoryOptions,
     /// How to wait; `None` takes what the bridge advises.
     pub wait: Option<WaitStrategy>,
     /// Longest time for the handshake and for the answer to a subscription.
@@ -64,6 +67,7 @@ impl Default for ConnectOptions {
             token: String::new(),
             transport: TransportRequest::Auto,
             contracts: PeerContracts::default(),
+            memory: MemoryOptions::default(),
             wait: None,
             timeout: Duration::from_secs(5),
         }

@@ -3,6 +3,10 @@
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::backing::SEALS;
 use super::*;
 use crate::frame::FrameHeader;
 use crate::layout::{RING_TO_BRIDGE, RING_TO_PEER};
@@ -12,6 +16,7 @@ fn options() -> SegmentOptions {
     SegmentOptions {
         ring_capacity: [8192, 4096],
         schema_digest: [7; 32],
+        ..SegmentOptions::new(4096)
     }
 }
 
@@ -158,11 +163,12 @@ fn a_file_without_seals_or_of_impossible_length_is_refused() {
             .contains("field=file length value=0x64 expected 20480..="),
         "{error}"
     );
-    let regular = tempfile::tempfile().expect("tempfile");
-    assert!(matches!(
-        Segment::open(regular.into()),
-        Err(OpenError::Io { step: "seals", .. } | OpenError::Invalid { .. })
-    ));
+    let (pipe, _) = nix::unistd::pipe().expect("pipe");
+    let error = Segment::open(pipe).expect_err("no file");
+    assert!(error.to_string().contains("field=file type"), "{error}");
+    let empty = tempfile::tempfile().expect("tempfile");
+    let error = Segment::open(empty.into()).expect_err("empty");
+    assert!(error.to_string().contains("field=file length"), "{error}");
 }
 
 fn sealed_file(image: &[u8], seals: SealFlag) -> OwnedFd {

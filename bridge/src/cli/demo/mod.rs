@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use mycelium_bridge::logging::{self, LogFormat};
 use shm_transport::channel::Transport;
 use shm_transport::error::CreateError;
-use shm_transport::layout::{RING_CAPACITY_MIN, RING_COUNT};
+use shm_transport::layout::RING_CAPACITY_MIN;
 use shm_transport::segment::{Segment, SegmentOptions};
 
 use self::progress::grouped;
@@ -133,10 +133,7 @@ fn replay(arguments: &DemoArguments) -> Result<(), DemoError> {
 
 /// Whether this process gets a segment at all.
 fn shared_memory() -> Result<(), CreateError> {
-    let options = SegmentOptions {
-        ring_capacity: [RING_CAPACITY_MIN; RING_COUNT],
-        schema_digest: [0; 32],
-    };
+    let options = SegmentOptions::new(RING_CAPACITY_MIN);
     Segment::create(&options).map(drop)
 }
 
