@@ -166,6 +166,12 @@ impl Bridge {
         self.registry.links()
     }
 
+    /// Clients that were refused because `max_pending_handshakes` others were in the middle of their handshake.
+    #[must_use]
+    pub fn refused_busy(&self) -> u64 {
+        self.registry.refused_busy()
+    }
+
     /// What the data plane counted. Not for a host that drives the data plane on the same thread; see
     /// [`DataPlane::snapshot`].
     ///

@@ -36,10 +36,7 @@ pub fn accept(stream: UnixStream, max_payload: usize) -> Result<Accepted, Failur
     let mut stream = FrameStream::new(stream).map_err(Failure::carrier("stream"))?;
     let deadline = Instant::now() + HANDSHAKE;
     let hello = receive_hello(&mut stream, deadline).map_err(Failure::carrier("hello"))?;
-    let options = SegmentOptions {
-        ring_capacity: [RING_BYTES; 2],
-        schema_digest: [0; 32],
-    };
+    let options = SegmentOptions::new(RING_BYTES);
     let segment = Segment::create(&options).map_err(Failure::carrier("segment"))?;
     let doorbell = || Doorbell::new().map_err(Failure::carrier("doorbell"));
     let (own, peer) = (doorbell()?, doorbell()?);

@@ -157,10 +157,7 @@ fn fencing() -> Fencing {
 }
 
 pub(super) fn near(args: &CaseArgs) -> Result<Sample, Failure> {
-    let options = SegmentOptions {
-        ring_capacity: [RING_BYTES; 2],
-        schema_digest: [0; 32],
-    };
+    let options = SegmentOptions::new(RING_BYTES);
     let segment = Segment::create(&options).map_err(Failure::carrier("segment"))?;
     let doorbell = || Doorbell::new().map_err(Failure::carrier("doorbell"));
     let (own, theirs) = (doorbell()?, doorbell()?);

@@ -1,5 +1,7 @@
 //! Configuration errors: the text that a user reads, with its line.
 
+use shm_transport::segment::{Backing, MemoryOptions};
+
 use super::*;
 
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
@@ -355,4 +357,52 @@ fn no_text_makes_it_panic() {
             assert!(parse(&mutated).is_err(), "{mutated}");
         }
     }
+}
+
+#[test]
+fn what_pages_get_is_read_per_worker_with_the_defaults_of_the_bridge() {
+    let directory = directory();
+    let config = load(
+        &directory,
+        &with_bridge(
+            "memory = { lock = true, prefault = false, directory = '.' }\nmax_pending_handshakes = 3\n\
+             [[worker]]\nname='a'\ncommand=['sh']\nmemory = { lock = false, huge_pages = true }\n",
+        ),
+    )
+    .unwrap();
+    let place = Backing::File {
+        directory: directory.path().to_owned(),
+    };
+    let options = |lock, huge_pages| MemoryOptions {
+        prefault: false,
+        lock,
+        huge_pages,
+        require: false,
+    };
+    assert_eq!(config.bridge.memory.options, options(true, false));
+    assert_eq!(config.workers[0].memory.options, options(false, true));
+    assert_eq!(config.bridge.memory.backing, place);
+    assert_eq!(config.workers[0].memory.backing, place);
+    assert_eq!(config.bridge.max_pending_handshakes, 3);
+}
+
+#[test]
+fn wrong_memory_options_are_named() {
+    let found = problems(&with_bridge(
+        "allowed_uids = [4711]\nmax_pending_handshakes = 0\nmemory = { directory = '.' }\n\
+         [[worker]]\nname='a'\ncommand=['sh']\nmemory = { look = true, lock = 1, directory = 'missing' }\n\
+         [[worker]]\nname='b'\ncommand=['sh']\nmemory = true\n",
+    ));
+    let text = found.join("\n");
+    for part in [
+        "[bridge]: max_pending_handshakes is out of range: value=0, legal=1..=400",
+        "[bridge]: memory.directory and allowed_uids do not go together: uid=4711 bridge=",
+        "worker 'a': memory: unknown key 'look' | did you mean 'lock'?",
+        "worker 'a': memory: lock has the wrong type: expected=true or false, actual=integer",
+        "worker 'a': memory.directory is no directory: path=DIR/missing",
+        "worker 'b': memory must be a table",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!(found.len(), 6, "{text}");
 }

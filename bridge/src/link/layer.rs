@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::default_spin_us;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::handshake::{LinkTerms, refused};
+use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
@@ -28,7 +28,9 @@ use crate::router::{Rejection, RouterEvent};
 use crate::routes::LinkId;
 use crate::worker::Outcome;
 
-/// How long a peer whose user is not allowed may take for its Hello.
+/// Clients that are told at the same time why they are refused.
+const REFUSALS_MAX: usize = 32;
+/// How long such a client may take for its Hello.
 const REFUSED_HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The link layer of a bridge.
@@ -63,6 +65,9 @@ impl LinkLayer {
             contracts: Arc::clone(&config.contracts),
             bridge: config.bridge.clone(),
             next_link: AtomicU32::new(1),
+            handshakes: Arc::new(Semaphore::new(config.bridge.max_pending_handshakes)),
+            refused_busy: AtomicU64::new(0),
+            refusals: Semaphore::new(REFUSALS_MAX),
             state: Mutex::default(),
         });
         let mut workers = Vec::new();
@@ -259,14 +264,9 @@ impl Links for LinkLayer {
     }
 
     fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed) {
-        let message = error.to_string();
-        tokio::task::spawn_blocking(move || {
-            if let Ok(mut stream) = FrameStream::new(stream) {
-                // A socket that is closed before the peer has sent its Hello makes it fail there, and it never reads
-                // the reason. What it says does not matter.
-                let _ = receive_hello(&mut stream, Instant::now() + REFUSED_HELLO_TIMEOUT);
-                refused(&mut stream, RefusedCode::NOT_ALLOWED, &message, None);
-            }
+        let (shared, message) = (Arc::clone(&self.shared), error.to_string());
+        tokio::spawn(async move {
+            refuse_before_hello(&shared, stream, RefusedCode::NOT_ALLOWED, message).await;
         });
     }
 
@@ -286,6 +286,40 @@ impl Links for LinkLayer {
                 }
             }
         });
+    }
+}
+
+/// Tells a client why it is refused. A socket that is closed before the peer has sent its Hello makes it fail there, and
+/// it never reads the reason; so its first byte is waited for, and what it says does not matter. No thread waits, and
+/// who comes while many others are being told is cut off without a word.
+pub(super) async fn refuse_before_hello(
+    shared: &Shared,
+    stream: UnixStream,
+    code: RefusedCode,
+    message: String,
+) {
+    let Ok(_permit) = shared.refusals.try_acquire() else {
+        return;
+    };
+    let spoke = async {
+        stream.set_nonblocking(true)?;
+        let stream = tokio::net::UnixStream::from_std(stream)?;
+        let wait = tokio::time::timeout(REFUSED_HELLO_TIMEOUT, stream.readable());
+        // Whoever says nothing is told all the same.
+        let _ = wait.await;
+        stream.into_std()
+    };
+    let told = spoke.await.map(|stream| {
+        tokio::task::spawn_blocking(move || {
+            if let Ok(mut stream) = FrameStream::new(stream) {
+                let _ = receive_hello(&mut stream, Instant::now() + REFUSAL_TIMEOUT);
+                refused(&mut stream, code, &message, None);
+            }
+        })
+    });
+    if let Ok(told) = told {
+        // A panic in it has been reported by the runtime.
+        let _ = told.await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mycelium_contracts::Contracts;
 use shm_transport::channel::{ContractDifference, Transport};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::contracts::Verdict;
 use super::session::Notice;
@@ -80,6 +80,12 @@ impl Registry {
         Ok(link)
     }
 
+    /// Clients that were refused because too many others were in the middle of their handshake.
+    #[must_use]
+    pub fn refused_busy(&self) -> u64 {
+        self.shared.refused_busy.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn close_local(&self, link: LinkId) {
         self.shared.lock().links.remove(&link);
     }
@@ -101,6 +107,11 @@ pub(super) struct Shared {
     pub(super) contracts: Arc<Contracts>,
     pub(super) bridge: BridgeConfig,
     pub(super) next_link: AtomicU32,
+    /// One permit per client that may be in the middle of its handshake.
+    pub(super) handshakes: Arc<Semaphore>,
+    pub(super) refused_busy: AtomicU64,
+    /// One permit per client that is being told why it is refused.
+    pub(super) refusals: Semaphore,
     pub(super) state: Mutex<State>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{FallbackCode, RefusedCode};
@@ -12,11 +13,11 @@ use shm_transport::pump::Pump;
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::contracts::Verdict;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
-use super::layer::{create_memory, transport_request};
+use super::layer::{create_memory, refuse_before_hello, transport_request};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{NameTaken, Shared};
 use super::session::{Notice, Session, SessionEnd, Surroundings};
@@ -213,6 +214,10 @@ pub(super) async fn serve_client(
     credentials: PeerCredentials,
 ) -> Result<(), ServeError> {
     let schema_digest = shared.contracts.schema_digest();
+    let Ok(slot) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+        shared.refused_busy.fetch_add(1, Ordering::Relaxed);
+        return Err(busy(shared, stream).await.into());
+    };
     let stream = FrameStream::new(stream)?;
     let on_mismatch = shared.bridge.on_mismatch;
     let mut greeted =
@@ -247,11 +252,29 @@ pub(super) async fn serve_client(
         shared.lock().links.remove(&link);
         return Err(shutting_down(&mut greeted.stream).into());
     }
-    let served = serve_named_client(shared, greeted, link, name, notices).await;
+    let served = serve_named_client(shared, greeted, link, name, notices, slot).await;
     // The name is free as soon as the peer is gone; what it published is still delivered.
     shared.lock().links.remove(&link);
     let _ = shared.plane.drain(link).await;
     served
+}
+
+/// Refuses a client because too many others are in the middle of their handshake: each takes a thread, for up to 30 s if
+/// it says nothing.
+async fn busy(shared: &Shared, stream: UnixStream) -> HandshakeError {
+    let message = format!(
+        "too many clients are in the middle of their handshake: max_pending_handshakes={}; connect again, or raise it",
+        shared.bridge.max_pending_handshakes
+    );
+    let code = RefusedCode::BUSY;
+    refuse_before_hello(shared, stream, code, message.clone()).await;
+    HandshakeError::Refused {
+        code: code.0,
+        name: code.name().unwrap_or("UNKNOWN"),
+        message,
+        expected_digest: [0; 32],
+        actual_digest: [0; 32],
+    }
 }
 
 fn shutting_down(stream: &mut FrameStream) -> HandshakeError {
@@ -282,6 +305,7 @@ async fn serve_named_client(
     link: LinkId,
     name: String,
     notices: mpsc::UnboundedReceiver<Notice>,
+    slot: OwnedSemaphorePermit,
 ) -> Result<(), ServeError> {
     let memory = Arc::new(create_memory(
         shared,
@@ -304,6 +328,7 @@ async fn serve_named_client(
     };
     let mut counted = false;
     let served = serve_greeted(shared, greeted, terms, memory, notices, || {
+        drop(slot);
         counted = count_clients(shared, 1)
     })
     .await;

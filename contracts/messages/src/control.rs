@@ -11,13 +11,13 @@ use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("ad31dd65b6789f7514b8b8a7db4d591dec80059bf05448081fe38ff62ccf512c");
+    message::digest("a9cfd5d2ed9e70b6f5ad99a7583d472c89721a999b1c2c5330b00f8640488f32");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "6125a025a6ecfb3bf11fe43373c62c5eedf4cea61887391a47a4bc6fffcbfce3",
+        "55c1562fe1910928dfa31c8a4a967c4d7b40d0fbb77c1b72f408c22b21012bf9",
     ),
     messages: &[
         message::MessageInfo::of::<Hello>(),
@@ -320,6 +320,8 @@ impl RefusedCode {
     pub const SHUTTING_DOWN: Self = Self(7);
     /// `BAD_CONTRACTS`, stored as 8.
     pub const BAD_CONTRACTS: Self = Self(8);
+    /// `BUSY`, stored as 9.
+    pub const BUSY: Self = Self(9);
 
     /// Name of the value; `None` if it has none.
     #[must_use]
@@ -333,6 +335,7 @@ impl RefusedCode {
             6 => Some("BAD_HELLO"),
             7 => Some("SHUTTING_DOWN"),
             8 => Some("BAD_CONTRACTS"),
+            9 => Some("BUSY"),
             _ => None,
         }
     }
@@ -351,6 +354,7 @@ impl message::NamedInt for RefusedCode {
         ("BAD_HELLO", Self::BAD_HELLO),
         ("SHUTTING_DOWN", Self::SHUTTING_DOWN),
         ("BAD_CONTRACTS", Self::BAD_CONTRACTS),
+        ("BUSY", Self::BUSY),
     ];
 
     fn value(self) -> u16 {
@@ -1138,7 +1142,7 @@ impl Message for Refused {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 3;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("d7f62bedcf62d7906c65cdb8c84b37c9c65b41e0aadd06a4316f74a3a345e83c");
+        message::digest("c59db01f5d9ddd79427a2291b14185c5fb33a8b8ca786a9504a561bfba160ae6");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1146,7 +1150,7 @@ impl Message for Refused {
     const FIELDS: &'static [message::FieldInfo] = &[
         message::FieldInfo::new(
             "code",
-            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 SHUTTING_DOWN=7 BAD_CONTRACTS=8",
+            "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 SHUTTING_DOWN=7 BAD_CONTRACTS=8 BUSY=9",
             0,
             2,
         ),

@@ -24,7 +24,7 @@ from ._message import (
 )
 from ._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("ad31dd65b6789f7514b8b8a7db4d591dec80059bf05448081fe38ff62ccf512c")
+_DIGEST: Final = bytes.fromhex("a9cfd5d2ed9e70b6f5ad99a7583d472c89721a999b1c2c5330b00f8640488f32")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -90,6 +90,7 @@ class RefusedCode(enum.IntEnum):
     BAD_HELLO = 6
     SHUTTING_DOWN = 7
     BAD_CONTRACTS = 8
+    BUSY = 9
 
 
 _REFUSED_CODE: Final[dict[int, RefusedCode]] = {member.value: member for member in RefusedCode}
@@ -587,7 +588,7 @@ class Refused(Message):
     HEADER_WORD: ClassVar[int] = 0x000000030000022A
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("d7f62bedcf62d7906c65cdb8c84b37c9c65b41e0aadd06a4316f74a3a345e83c")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("c59db01f5d9ddd79427a2291b14185c5fb33a8b8ca786a9504a561bfba160ae6")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<H32s32s488s"
     KEY: ClassVar[tuple[str, ...]] = ()
@@ -595,7 +596,7 @@ class Refused(Message):
         Field(
             "code",
             "u16 PROTOCOL_VERSION=1 SCHEMA_MISMATCH=2 NAME_TAKEN=3 NOT_ALLOWED=4 SHM_REQUIRED=5 BAD_HELLO=6 "
-            "SHUTTING_DOWN=7 BAD_CONTRACTS=8",
+            "SHUTTING_DOWN=7 BAD_CONTRACTS=8 BUSY=9",
             0,
             2,
             "H",
@@ -642,7 +643,7 @@ class Refused(Message):
         """Why.
 
         One of PROTOCOL_VERSION=1, SCHEMA_MISMATCH=2, NAME_TAKEN=3, NOT_ALLOWED=4, SHM_REQUIRED=5,
-        BAD_HELLO=6, SHUTTING_DOWN=7, BAD_CONTRACTS=8.
+        BAD_HELLO=6, SHUTTING_DOWN=7, BAD_CONTRACTS=8, BUSY=9.
         """
         try:
             return _REFUSED_CODE[self._views.u16[self._word << 2]]
@@ -1539,7 +1540,7 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("6125a025a6ecfb3bf11fe43373c62c5eedf4cea61887391a47a4bc6fffcbfce3"),
+    source_digest=bytes.fromhex("55c1562fe1910928dfa31c8a4a967c4d7b40d0fbb77c1b72f408c22b21012bf9"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""

@@ -1,6 +1,7 @@
 //! One side of a duplex link: the reading end of one ring, the writing end of the other, and two doorbells.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{AttachError, Corrupt, ReserveError};
-use crate::ring::{Consumer, Fencing, Frame, Producer, RingMemory};
+use crate::frame::FrameHeader;
+use crate::ring::{Consumer, Fencing, Frame, Producer, Reservation, RingMemory};
 use crate::socket::poll_timeout;
 use crate::wakeup::{Doorbell, SpinBudget, heavy_fence};
 
@@ -19,6 +21,41 @@ const BUSY_LOOK: Duration = Duration::from_millis(1);
 /// process all hold one.
 ///
 /// Publishing and reading make no system call unless the other side sleeps.
+///
+/// It needs no bridge: two processes that share a [`Segment`](crate::segment::Segment) and two doorbells hold one each.
+/// `examples/two_processes.rs` shows how the descriptors get there; here both sides are in one process.
+///
+/// ```
+/// use shm_transport::channel::LinkEnds;
+/// use shm_transport::frame::FrameHeader;
+/// use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
+/// use shm_transport::ring::Fencing;
+/// use shm_transport::segment::{Segment, SegmentOptions};
+/// use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
+///
+/// let segment = Segment::create(&SegmentOptions::new(4096))?;
+/// let (bell, peer_bell) = (Doorbell::new()?, Doorbell::new()?);
+/// let (to_peer, from_peer) = (segment.ring(RING_TO_PEER), segment.ring(RING_TO_BRIDGE));
+/// let mut ours = LinkEnds::attach(
+///     from_peer.clone(), to_peer.clone(), bell.try_clone()?, peer_bell.try_clone()?, Fencing::Fenced)?;
+/// let mut theirs = LinkEnds::attach(to_peer, from_peer, peer_bell, bell, Fencing::Fenced)?;
+///
+/// let peer = std::thread::spawn(move || {
+///     let mut spin = SpinBudget::new(WaitStrategy::default());
+///     let question = theirs.read(&mut spin, None).unwrap().expect("no time limit").to_vec();
+///     theirs.advance();
+///     let mut answer = theirs.reserve(&mut spin, FrameHeader::new(1001, 5), None).unwrap();
+///     answer.copy_from_slice(&question.repeat(5));
+///     answer.commit(); // wakes the other side if it sleeps
+/// });
+/// let mut spin = SpinBudget::new(WaitStrategy::Park);
+/// let mut question = ours.reserve(&mut spin, FrameHeader::new(1001, 1), None)?;
+/// question.copy_from_slice(b"?");
+/// question.commit();
+/// assert_eq!(ours.read(&mut spin, None)?.expect("no time limit").to_vec(), b"?????");
+/// # peer.join().unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct LinkEnds {
     consumer: Consumer,
@@ -67,6 +104,17 @@ pub enum EndsError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// Why [`LinkEnds::reserve`] gave no room.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// There was no room in time, or the frame was refused for itself.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// The wait failed.
+    #[error(transparent)]
+    Ends(#[from] EndsError),
 }
 
 impl LinkEnds {
@@ -160,11 +208,7 @@ impl LinkEnds {
     }
 
     fn notify(&mut self) {
-        self.wakeups_sent += 1;
-        // Fails only on a descriptor that is no doorbell; then the peer sleeps until its next bounded wait or hangs up.
-        if let Err(error) = self.peer_doorbell.notify() {
-            tracing::warn!(%error, "doorbell of the peer cannot be rung");
-        }
+        ring(&self.peer_doorbell, &mut self.wakeups_sent);
     }
 
     fn is_ready(&mut self, what: WaitFor) -> Result<bool, Corrupt> {
@@ -234,6 +278,21 @@ impl LinkEnds {
         deadline: Option<Instant>,
         interrupt: Option<BorrowedFd<'_>>,
     ) -> Result<bool, EndsError> {
+        let slept = match self.arm(what) {
+            Ok(true) => Ok((false, false)),
+            Ok(false) => self.sleep(deadline, interrupt),
+            Err(corrupt) => Err(corrupt.into()),
+        };
+        self.disarm(what);
+        let (rung, interrupted) = slept?;
+        if rung {
+            self.drain()?;
+        }
+        Ok(interrupted)
+    }
+
+    /// Asks the peer to ring for what is waited for, and looks again: true if it is there already.
+    pub(super) fn arm(&mut self, what: WaitFor) -> Result<bool, Corrupt> {
         match what {
             WaitFor::Frame => self.consumer.arm(),
             WaitFor::Room { .. } => {
@@ -245,23 +304,51 @@ impl LinkEnds {
         self.flush_wakeups();
         // SYNC: heavy fence (here) ↔ light fence (Producer::wakeup_due, Consumer::wakeup_due of the peer).
         heavy_fence();
-        let slept = match self.is_ready(what) {
-            Ok(true) => Ok((false, false)),
-            Ok(false) => self.sleep(deadline, interrupt),
-            Err(corrupt) => Err(corrupt.into()),
-        };
+        self.is_ready(what)
+    }
+
+    /// Takes back that the peer is to ring.
+    pub(super) fn disarm(&mut self, what: WaitFor) {
         match what {
             WaitFor::Frame => self.consumer.disarm(),
             WaitFor::Room { .. } => self.producer.disarm_room(),
         }
-        let (rung, interrupted) = slept?;
-        if rung {
-            self.own_doorbell.drain().map_err(|source| EndsError::Io {
-                step: "drain",
-                source,
-            })?;
-        }
-        Ok(interrupted)
+    }
+
+    /// Spins within the budget until what is waited for is there; says whether it is. A side that never sleeps spins
+    /// until `limit` only.
+    #[cfg(feature = "tokio")]
+    pub(super) fn spin(
+        &mut self,
+        spin: &mut SpinBudget,
+        what: WaitFor,
+        limit: Duration,
+    ) -> Result<bool, Corrupt> {
+        let until = spin.is_endless().then(|| Instant::now() + limit);
+        let mut outcome = Ok(false);
+        spin.spin(until, || {
+            outcome = self.is_ready(what);
+            !matches!(outcome, Ok(false))
+        });
+        outcome
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn own_doorbell(&self) -> &Doorbell {
+        &self.own_doorbell
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn count_park(&mut self) {
+        self.parks += 1;
+    }
+
+    /// Takes back that the doorbell was rung.
+    pub(super) fn drain(&mut self) -> Result<(), EndsError> {
+        self.own_doorbell.drain().map_err(|source| EndsError::Io {
+            step: "drain",
+            source,
+        })
     }
 
     /// Says whether the doorbell rang and whether `interrupt` is readable.
@@ -292,6 +379,57 @@ impl LinkEnds {
         }
     }
 
+    /// Waits for the oldest frame that was not passed: at most `timeout`, `None` for ever. It stays in front until
+    /// [`LinkEnds::advance`]. No system call if it is there.
+    ///
+    /// Nothing here tells that the peer has died; see [`LinkEnds::wait`] for a descriptor that does.
+    ///
+    /// # Errors
+    ///
+    /// [`EndsError`].
+    pub fn read(
+        &mut self,
+        spin: &mut SpinBudget,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Frame<'_>>, EndsError> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        match self.wait(spin, WaitFor::Frame, deadline, None)? {
+            Waited::Ready => Ok(self.peek()?),
+            Waited::TimedOut | Waited::Interrupted => Ok(None),
+        }
+    }
+
+    /// Waits for room for a frame and lends it to be filled in place: at most `timeout`, `None` for ever. No system call
+    /// if there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Reserve`] with [`ReserveError::Full`] if there was no room in time, and at once for a frame that
+    /// never fits; [`WaitError::Ends`].
+    pub fn reserve(
+        &mut self,
+        spin: &mut SpinBudget,
+        header: FrameHeader,
+        timeout: Option<Duration>,
+    ) -> Result<LinkReservation<'_>, WaitError> {
+        let payload_len = header.payload_len as usize;
+        let fits = payload_len <= self.producer.max_payload();
+        if fits
+            && !self
+                .producer
+                .has_room(payload_len)
+                .map_err(EndsError::from)?
+        {
+            let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            self.wait(spin, WaitFor::Room { payload_len }, deadline, None)?;
+        }
+        Ok(LinkReservation {
+            reservation: self.producer.try_reserve(header)?,
+            doorbell: &self.peer_doorbell,
+            wakeups_sent: &mut self.wakeups_sent,
+        })
+    }
+
     /// Takes the side apart, for a router that drives many of them.
     #[must_use]
     pub fn into_parts(self) -> (Consumer, Producer, Doorbell, Doorbell) {
@@ -301,6 +439,64 @@ impl LinkEnds {
             self.own_doorbell,
             self.peer_doorbell,
         )
+    }
+}
+
+fn ring(doorbell: &Doorbell, wakeups_sent: &mut u64) {
+    *wakeups_sent += 1;
+    // Fails only on a descriptor that is no doorbell; then the peer sleeps until its next bounded wait or hangs up.
+    if let Err(error) = doorbell.notify() {
+        tracing::warn!(%error, "doorbell of the peer cannot be rung");
+    }
+}
+
+/// Room in the writing ring of a [`LinkEnds`], to be filled in place. Dropping it gives the room back.
+///
+/// Everything that a [`Reservation`] can do, it does through dereferencing; only its commits also wake the peer.
+#[derive(Debug)]
+#[must_use = "a reservation that is not committed is aborted"]
+pub struct LinkReservation<'a> {
+    reservation: Reservation<'a>,
+    doorbell: &'a Doorbell,
+    wakeups_sent: &'a mut u64,
+}
+
+impl<'a> LinkReservation<'a> {
+    /// Makes the frame visible and wakes the peer if it sleeps.
+    pub fn commit(self) {
+        if self.reservation.commit_and_ask() {
+            ring(self.doorbell, self.wakeups_sent);
+        }
+    }
+
+    /// Commits only the first `payload_len` bytes of the payload.
+    ///
+    /// # Panics
+    ///
+    /// If `payload_len` is more than is reserved.
+    pub fn commit_len(mut self, payload_len: usize) {
+        self.reservation.shrink(payload_len);
+        self.commit();
+    }
+
+    /// Commits what was written through [`std::io::Write`].
+    pub fn commit_written(self) {
+        let written = self.reservation.written();
+        self.commit_len(written);
+    }
+}
+
+impl<'a> Deref for LinkReservation<'a> {
+    type Target = Reservation<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reservation
+    }
+}
+
+impl DerefMut for LinkReservation<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.reservation
     }
 }
 

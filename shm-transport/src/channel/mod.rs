@@ -16,6 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "tokio")]
+mod aio;
 mod contracts;
 mod dynamic;
 mod ends;
@@ -34,8 +36,10 @@ use mycelium_messages::control::{
 };
 use mycelium_messages::{InlineString, Message};
 
+#[cfg(feature = "tokio")]
+pub use aio::{AsyncChannel, Frames, OwnedFrame};
 pub use contracts::{ContractDifference, PeerContracts, ReportError};
-pub use ends::{EndsError, LinkEnds, WaitFor, Waited};
+pub use ends::{EndsError, LinkEnds, LinkReservation, WaitError, WaitFor, Waited};
 pub use fallback::Fallback;
 pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
 
@@ -468,12 +472,16 @@ impl Channel {
     ///
     /// If the goodbye could not be sent; the channel is closed all the same.
     pub fn close(mut self) -> Result<(), ChannelError> {
+        self.say_goodbye();
+        self.core.flush_until(Instant::now() + self.timeout)
+    }
+
+    fn say_goodbye(&mut self) {
         match &mut self.data {
             Data::Shm(data) => data.acknowledge_all(),
             Data::Socket(data) => data.acknowledge_all(&mut self.core),
         }
         self.core.stream.queue_message(&Goodbye::default());
-        self.core.flush_until(Instant::now() + self.timeout)
     }
 }
 

@@ -33,6 +33,11 @@ impl ShmData {
         &self.ends
     }
 
+    #[cfg(feature = "tokio")]
+    pub(super) fn ends_mut(&mut self) -> &mut LinkEnds {
+        &mut self.ends
+    }
+
     pub(super) fn publish(
         &mut self,
         core: &mut Core,

@@ -161,6 +161,13 @@ impl SocketData {
         self.queue_ack(core);
     }
 
+    /// Acknowledges at once what was released, for a side that goes to sleep without a timer.
+    #[cfg(feature = "tokio")]
+    pub(super) fn settle(&mut self, core: &mut Core) -> Result<(), ChannelError> {
+        self.queue_ack(core);
+        core.flush_while_reading()
+    }
+
     fn queue_ack(&mut self, core: &mut Core) {
         if self.released > self.acknowledged {
             core.stream.queue_message(&Ack {
@@ -193,11 +200,11 @@ impl SocketData {
 }
 
 impl Core {
-    fn fill(&mut self) -> Result<FillOutcome, ChannelError> {
+    pub(super) fn fill(&mut self) -> Result<FillOutcome, ChannelError> {
         self.stream.fill().map_err(stream_error)
     }
 
-    fn flush(&mut self) -> Result<bool, ChannelError> {
+    pub(super) fn flush(&mut self) -> Result<bool, ChannelError> {
         self.stream.flush().map_err(stream_error)
     }
 
@@ -279,7 +286,7 @@ impl Core {
     }
 
     /// Handles the control frames in the buffer and leaves the application frames there, in their order.
-    fn take_buffered_replies(&mut self) -> Result<(), ChannelError> {
+    pub(super) fn take_buffered_replies(&mut self) -> Result<(), ChannelError> {
         for (header, payload) in self.stream.take_control_frames().map_err(stream_error)? {
             self.on_control(&ControlFrame {
                 topic_id: header.topic_id,

@@ -197,6 +197,23 @@ impl<'a> Reservation<'a> {
         }
     }
 
+    /// Makes the frame visible, and says whether the consumer sleeps and has to be woken; see
+    /// [`Producer::wakeup_due`].
+    #[inline]
+    #[must_use = "a parked consumer stays asleep unless it is notified"]
+    pub fn commit_and_ask(mut self) -> bool {
+        if !self.padded {
+            self.zero_padding();
+        }
+        match self.batch.take() {
+            None => self.producer.commit(self.header, self.placement),
+            Some(batch) => self
+                .producer
+                .commit_in_batch(batch, self.header, self.placement),
+        }
+        self.producer.wakeup_due()
+    }
+
     /// Commits only the first `payload_len` bytes of the payload.
     ///
     /// # Panics

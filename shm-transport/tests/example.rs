@@ -1,0 +1,20 @@
+//! The example of two processes runs as its text says.
+
+use std::process::Command;
+
+#[test]
+fn two_processes_share_rings_without_a_bridge() {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--package", "shm-transport"]);
+    command.args(["--example", "two_processes", "--", "500"]);
+    let output = command.output().expect("cargo");
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(
+        text.starts_with("round_trips=500 ") && text.contains("child=exit status: 0"),
+        "{text}{errors}"
+    );
+}
