@@ -79,15 +79,13 @@ fn accept(socket: UnixStream, shm: bool) -> Bridge {
     let mut stream = FrameStream::new(socket).expect("stream");
     receive_hello(&mut stream, deadline).expect("Hello");
     let segment = Segment::create(&SegmentOptions::new(4096)).expect("segment");
-    let (own, peer) = (
-        Doorbell::new().expect("doorbell"),
-        Doorbell::new().expect("doorbell"),
-    );
+    let own = Doorbell::new().expect("doorbell");
+    let (peer, peers_part) = Doorbell::pair().expect("doorbell");
     let transport = if shm {
         OfferedTransport::Shm {
             segment: segment.fd(),
             bridge_doorbell: own.as_fd(),
-            peer_doorbell: peer.as_fd(),
+            peer_doorbell: peers_part.as_fd(),
         }
     } else {
         OfferedTransport::Socket(Fallback::new(FallbackCode::REQUESTED, "the test"))

@@ -2,8 +2,8 @@
 //!
 //! Each future looks first, which is the same code as [`Channel`]'s and makes no system call over shared memory. Only a
 //! future that finds nothing spins for its budget, asks the peer to ring, and registers the doorbell and the socket with
-//! the runtime. Registration is edge-triggered; so readiness is cleared *before* the look that follows, and a future
-//! goes to sleep only after a look that came behind everything it was told.
+//! the runtime. Registration is edge-triggered: readiness is cleared *before* the look that follows, the doorbell is
+//! emptied, and a future goes to sleep only after a look that came behind everything it was told.
 
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -313,8 +313,10 @@ impl AsyncChannel {
                 }
                 let mut told = false;
                 if let Poll::Ready(guard) = doorbell.poll_read_ready(cx) {
-                    guard.map_err(io_error)?.clear_ready();
-                    ends.drain()?;
+                    let mut guard = guard.map_err(io_error)?;
+                    if ends.drain_all()? {
+                        guard.clear_ready();
+                    }
                     told = true;
                 }
                 if let Poll::Ready(guard) = socket.poll_read_ready(cx) {

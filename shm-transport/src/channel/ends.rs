@@ -343,6 +343,17 @@ impl LinkEnds {
         self.parks += 1;
     }
 
+    /// As [`Doorbell::drain_all`].
+    #[cfg(feature = "tokio")]
+    pub(super) fn drain_all(&mut self) -> Result<bool, EndsError> {
+        self.own_doorbell
+            .drain_all()
+            .map_err(|source| EndsError::Io {
+                step: "drain",
+                source,
+            })
+    }
+
     /// Takes back that the doorbell was rung.
     pub(super) fn drain(&mut self) -> Result<(), EndsError> {
         self.own_doorbell.drain().map_err(|source| EndsError::Io {

@@ -134,6 +134,31 @@ impl Doorbell {
     }
 }
 
+/// Notifications that one call of [`Doorbell::drain_all`] takes back at most.
+#[cfg(feature = "tokio")]
+const DRAINED_AT_ONCE: u32 = 64;
+
+#[cfg(feature = "tokio")]
+impl Doorbell {
+    /// Takes every pending notification back, for whoever is told of *new* ones only: a pair that is full takes none. Says
+    /// whether nothing is left; somebody who rings without end is not listened to for ever.
+    ///
+    /// # Errors
+    ///
+    /// Only if the file descriptor is not a doorbell.
+    pub(crate) fn drain_all(&self) -> io::Result<bool> {
+        let mut counter = [0_u8; 8];
+        for _ in 0..DRAINED_AT_ONCE {
+            match nix::unistd::read(&self.fd, &mut counter) {
+                Err(Errno::EAGAIN) => return Ok(true),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
