@@ -299,10 +299,7 @@ struct Link {
 
 impl Link {
     fn new(fencing: Fencing, goal: u64) -> Self {
-        let options = SegmentOptions {
-            ring_capacity: [CAPACITY; 2],
-            schema_digest: [0; 32],
-        };
+        let options = SegmentOptions::new(CAPACITY);
         Self {
             segment: Segment::create(&options).expect("segment"),
             bridge: Doorbell::new().expect("doorbell"),

@@ -40,10 +40,7 @@ pub fn frame_header(bytes: &[u8]) -> bool {
 }
 
 fn segment() -> Segment {
-    let options = SegmentOptions {
-        ring_capacity: [CAPACITY; 2],
-        schema_digest: [0; 32],
-    };
+    let options = SegmentOptions::new(CAPACITY);
     Segment::create(&options).expect("a small segment")
 }
 
