@@ -1,5 +1,67 @@
 //! What can go wrong, one type per operation. `Full` and `Empty` are outcomes to handle, not failures; they are here
 //! because they come back through `Result` and `Option`.
+//!
+//! Every error is a value with the numbers in fields, and a sentence that says what to change:
+//!
+//! ```
+//! use std::os::unix::net::UnixStream;
+//! use mycelium_messages::bandit::Quote;
+//! use shm_transport::channel::{Channel, ConnectOptions, ReportError};
+//! use shm_transport::error::{
+//!     AttachError, BatchError, ChannelError, CreateError, DecodeError, HandshakeError, OpenError, PayloadError,
+//!     ReserveError,
+//! };
+//! use shm_transport::frame::FrameHeader;
+//! use shm_transport::ring::{Frame, Producer, RingMemory};
+//! use shm_transport::segment::Segment;
+//!
+//! assert!(matches!(RingMemory::heap(5000), Err(CreateError::Capacity { capacity: 5000 })));
+//! let memory = RingMemory::heap(4096)?;
+//! let mut producer = Producer::attach(memory.clone())?;
+//! assert!(matches!(Producer::attach(memory), Err(AttachError::Taken { end: "producer" })));
+//!
+//! let error = producer.try_reserve(FrameHeader::new(1001, 2000)).unwrap_err();
+//! assert!(matches!(error, ReserveError::TooLarge { payload_len: 2000, max_payload: 1016 }));
+//! assert!(error.to_string().ends_with("use a ring of at least 8192 bytes"));
+//! let error = producer.batch().try_push(FrameHeader::new(1001, 2000), &[0; 2000]);
+//! assert!(matches!(error, Err(BatchError::Reserve(ReserveError::TooLarge { .. }))));
+//!
+//! let error = Frame::new(7, b"").read::<Quote>().unwrap_err();
+//! assert!(matches!(error, DecodeError::Topic { expected: 1001, actual: 7, .. }));
+//! assert_eq!(PayloadError::from(error).to_string(), error.to_string());
+//!
+//! let no_segment = std::fs::File::open("/dev/null")?;
+//! assert!(matches!(Segment::open(no_segment.into()), Err(OpenError::Invalid { .. } | OpenError::Io { .. })));
+//!
+//! let (ours, _theirs) = UnixStream::pair()?;
+//! let too_long = ConnectOptions::default().named(&"x".repeat(65));
+//! let error = Channel::from_stream(ours, &too_long).unwrap_err();
+//! assert!(matches!(error, HandshakeError::TooLong { what: "name", len: 65, max: 64 }));
+//!
+//! let error = ReportError { what: "topic_id", number: 0, expected: "an integer" };
+//! assert_eq!(error.to_string(), "topic_id of difference 0 is not an integer");
+//! let error = ChannelError::Full { payload_len: 40, waited_ms: 100 };
+//! assert!(error.to_string().ends_with("the peer reads too slowly"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What a peer breaks is told with the field, its value and the legal range:
+//!
+//! ```
+//! use shm_transport::error::{ContractMismatch, Corrupt};
+//!
+//! let corrupt = Corrupt { field: "payload_len", value: 5000, legal: (0, 1016), position: 64, word: 0x1388 };
+//! assert!(corrupt.to_string().starts_with("ring is corrupt: field=payload_len value=5000 legal=0..=1016"));
+//!
+//! let mismatch = ContractMismatch {
+//!     topic_id: 1001,
+//!     expected: Some([1; 32]),
+//!     actual: Some([2; 32]),
+//!     differences: Vec::new(),
+//!     reason: "layout of Quote differs".into(),
+//! };
+//! assert!(mismatch.to_string().contains("topic_id=1001"));
+//! ```
 
 use std::{fmt, io};
 

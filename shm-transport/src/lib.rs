@@ -22,6 +22,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `json` | yes | values of dynamic messages in JSON |
+//! | `msgpack` | no | values of dynamic messages in MessagePack |
+//! | `tokio` | no | `channel::AsyncChannel`: the waits as futures, and a stream of frames |
+//!
 //! # Modules
 //!
 //! | module | what | may use |
@@ -40,7 +48,10 @@
 //! Shared memory is the world's data. Words that the peer can write are loaded once, range-checked, and used from the
 //! local copy; payloads are copied out. A peer that breaks the rules garbles its own messages and gets an
 //! [`error::Corrupt`] that names the field, its value and the legal range. `unsafe` is confined to `ring`, `segment`,
-//! `socket` and `wakeup`.
+//! `socket`, `wakeup` and one function of `channel::AsyncChannel`.
+//!
+//! A memory file is sealed, so its length is what it was when it was mapped. One in a directory
+//! ([`segment::Backing::File`]) cannot be sealed, and is taken from the own user and from root only.
 
 #![deny(unsafe_code)]
 // Under the model checker only the ring is built, and nobody uses the rest of what it stands on.

@@ -31,6 +31,54 @@ const BUSY_SPIN: Duration = Duration::from_micros(50);
 
 /// A [`Channel`] whose waits are futures.
 ///
+/// ```
+/// use std::os::unix::net::UnixStream;
+/// use std::time::{Duration, Instant};
+/// use std::future::poll_fn;
+/// use std::pin::pin;
+/// use futures_core::Stream;
+/// use mycelium_messages::control::FallbackCode;
+/// use shm_transport::channel::handshake::{Offer, OfferedTransport, offer, receive_hello};
+/// use shm_transport::channel::{AsyncChannel, Channel, ConnectOptions, Fallback, Frames};
+/// use shm_transport::ring::{Fencing, Frame};
+/// use shm_transport::socket::FrameStream;
+///
+/// let (bridge, peer) = UnixStream::pair()?;
+/// // In the place of a bridge: a handshake that offers the socket.
+/// let bridge = std::thread::spawn(move || {
+///     let deadline = Instant::now() + Duration::from_secs(5);
+///     let mut stream = FrameStream::new(bridge).unwrap();
+///     receive_hello(&mut stream, deadline).unwrap();
+///     let why = Fallback::new(FallbackCode::REQUESTED, "this example has no shared memory");
+///     let terms = Offer {
+///         name: "example", link_id: 1, epoch: 1, spin_us: 0, max_payload: 4096, ack_window: 512,
+///         schema_digest: [0; 32], settings: "{}", fencing: Fencing::Fenced,
+///         transport: OfferedTransport::Socket(why),
+///     };
+///     offer(&mut stream, &terms, deadline).unwrap();
+///     stream.queue_frame(&Frame::new(1001, b"welcome"));
+///     stream.flush_until(deadline).unwrap();
+///     stream
+/// });
+/// let channel = Channel::from_stream(peer, &ConnectOptions::default())?;
+/// let mut bridge = bridge.join().unwrap();
+/// tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+///     let mut channel: AsyncChannel = channel.into_async()?;
+///     assert_eq!(channel.recv().await?.to_vec(), b"welcome");
+///     channel.publish_frame(&Frame::new(1002, b"thanks")).await?;
+///     let nothing = tokio::time::timeout(Duration::from_millis(1), channel.recv()).await;
+///     assert!(nothing.is_err(), "and the dropped wait has lost nothing");
+///
+///     bridge.queue_frame(&Frame::new(1001, b"more"));
+///     bridge.flush().unwrap();
+///     let mut frames: std::pin::Pin<&mut Frames<'_>> = pin!(channel.frames());
+///     let frame = poll_fn(|cx| frames.as_mut().poll_next(cx)).await.expect("not ended")?;
+///     assert_eq!(&frame.payload()[..], b"more");
+///     Ok::<(), shm_transport::error::ChannelError>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Cancelling
 ///
 /// Every future may be dropped at any time, as `select!` does. Dropping [`AsyncChannel::recv`] loses no frame: a frame is

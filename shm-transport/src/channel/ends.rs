@@ -464,6 +464,36 @@ fn ring(doorbell: &Doorbell, wakeups_sent: &mut u64) {
 /// Room in the writing ring of a [`LinkEnds`], to be filled in place. Dropping it gives the room back.
 ///
 /// Everything that a [`Reservation`] can do, it does through dereferencing; only its commits also wake the peer.
+///
+/// ```
+/// use std::io::Write;
+/// use std::time::{Duration, Instant};
+/// use shm_transport::channel::{EndsError, LinkEnds, LinkReservation, WaitError, WaitFor, Waited};
+/// use shm_transport::error::ReserveError;
+/// use shm_transport::frame::FrameHeader;
+/// use shm_transport::ring::{Fencing, RingMemory};
+/// use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
+///
+/// let (there, back) = (RingMemory::heap(4096)?, RingMemory::heap(4096)?);
+/// let mut ends = LinkEnds::attach(back, there, Doorbell::new()?, Doorbell::new()?, Fencing::Fenced)?;
+/// let mut spin = SpinBudget::new(WaitStrategy::Park);
+/// let mut room: LinkReservation<'_> = ends.reserve(&mut spin, FrameHeader::new(1001, 64), None)?;
+/// write!(room, "price={}", 42)?;
+/// room.commit_written();
+///
+/// // Nobody reads, so a full ring stays full.
+/// let moment = Some(Duration::from_millis(1));
+/// let error = loop {
+///     match ends.reserve(&mut spin, FrameHeader::new(1001, 1000), moment) {
+///         Ok(room) => room.commit(),
+///         Err(error) => break error,
+///     }
+/// };
+/// assert!(matches!(error, WaitError::Reserve(ReserveError::Full { .. })));
+/// let waited: Result<Waited, EndsError> = ends.wait(&mut spin, WaitFor::Frame, Some(Instant::now()), None);
+/// assert_eq!(waited?, Waited::TimedOut);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a reservation that is not committed is aborted"]
 pub struct LinkReservation<'a> {

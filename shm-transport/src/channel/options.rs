@@ -41,6 +41,51 @@ pub enum TransportRequest {
 }
 
 /// What a peer tells the bridge when it connects.
+///
+/// ```
+/// use std::os::unix::net::UnixStream;
+/// use std::time::{Duration, Instant};
+/// use mycelium_messages::control::FallbackCode;
+/// use shm_transport::channel::handshake::{Offer, OfferedTransport, offer, receive_hello};
+/// use shm_transport::channel::{
+///     Channel, ConnectOptions, ContractDifference, Fallback, PeerContracts, Statistics, Transport, TransportRequest,
+/// };
+/// use shm_transport::ring::{Fencing, Frame};
+/// use shm_transport::socket::FrameStream;
+///
+/// let (bridge, peer) = UnixStream::pair()?;
+/// // In the place of a bridge: a handshake that offers the socket.
+/// let bridge = std::thread::spawn(move || {
+///     let deadline = Instant::now() + Duration::from_secs(5);
+///     let mut stream = FrameStream::new(bridge).unwrap();
+///     receive_hello(&mut stream, deadline).unwrap();
+///     let why = Fallback::new(FallbackCode::REQUESTED, "this example has no shared memory");
+///     let terms = Offer {
+///         name: "example", link_id: 1, epoch: 1, spin_us: 0, max_payload: 4096, ack_window: 512,
+///         schema_digest: [0; 32], settings: "{}", fencing: Fencing::Fenced,
+///         transport: OfferedTransport::Socket(why),
+///     };
+///     offer(&mut stream, &terms, deadline).unwrap();
+///     stream.queue_frame(&Frame::new(1001, b"welcome"));
+///     stream.flush_until(deadline).unwrap();
+///     stream
+/// });
+/// let options = ConnectOptions { contracts: PeerContracts::default(), ..ConnectOptions::default() }
+///     .named("example")
+///     .over(TransportRequest::Auto);
+/// let mut channel = Channel::from_stream(peer, &options)?;
+/// let _bridge = bridge.join().unwrap();
+/// assert_eq!((channel.name(), channel.transport()), ("example", Transport::Socket));
+/// assert!(channel.fallback().unwrap().to_string().contains("no shared memory"));
+/// let differences: &[ContractDifference] = channel.contract_differences();
+/// assert!(differences.is_empty());
+///
+/// assert_eq!(channel.recv(Some(Duration::from_secs(5)))?.to_vec(), b"welcome");
+/// channel.publish_frame(&Frame::new(1002, b"thanks"), None)?;
+/// let counted: Statistics = channel.statistics();
+/// assert_eq!((counted.frames_in, counted.frames_out), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     /// Name of the link, at most 64 bytes; empty lets the bridge choose. Names are unique in a bridge.

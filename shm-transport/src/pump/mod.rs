@@ -16,6 +16,40 @@
 //!
 //! The rings belong to this process, or to peers that are trusted with the stream: whoever changes a committed record while
 //! it is being sent garbles what the stream carries. It cannot make the pump read or write outside the ring.
+//!
+//! ```
+//! use std::os::unix::net::UnixStream;
+//! use shm_transport::channel::LinkEnds;
+//! use shm_transport::pump::{Pump, PumpError, Received, Sent};
+//! use shm_transport::ring::{Fencing, Frame, RingMemory};
+//! use shm_transport::socket::FrameStream;
+//! use shm_transport::wakeup::Doorbell;
+//!
+//! let (there, back) = (RingMemory::heap(4096)?, RingMemory::heap(4096)?);
+//! let (bell, pump_bell) = (Doorbell::new()?, Doorbell::new()?);
+//! let side = |read: &RingMemory, write: &RingMemory, own: &Doorbell, other: &Doorbell| {
+//!     let (own, other) = (own.try_clone().unwrap(), other.try_clone().unwrap());
+//!     LinkEnds::attach(read.clone(), write.clone(), own, other, Fencing::Fenced)
+//! };
+//! let mut ends = side(&back, &there, &bell, &pump_bell)?;
+//! let (ours, theirs) = UnixStream::pair()?;
+//! let mut stream = FrameStream::new(ours)?;
+//! stream.expect_data(1000);
+//! let mut pump = Pump::new(side(&there, &back, &pump_bell, &bell)?, stream);
+//! let mut peer = FrameStream::new(theirs)?;
+//!
+//! ends.try_publish(&Frame::new(1001, b"out"))?;
+//! let sent: Result<Sent, PumpError> = pump.send();
+//! assert_eq!(sent?, Sent::All);
+//! peer.fill()?;
+//! assert_eq!(peer.peek()?.expect("it was sent").to_vec(), b"out");
+//!
+//! peer.queue_frame(&Frame::new(1002, b"in"));
+//! assert!(peer.flush()?);
+//! assert_eq!(pump.receive(true)?, Received::Data);
+//! assert_eq!(ends.peek()?.expect("it was received").to_vec(), b"in");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod acknowledgements;
 mod receive;

@@ -37,6 +37,45 @@
 //!
 //! The memory may be shared with a process that misbehaves. Every word that the peer can write is loaded once,
 //! range-checked, and only the local copy is used. Payload bytes are copied, never lent as a reference.
+//!
+//! ```
+//! use shm_transport::frame::FrameHeader;
+//! use shm_transport::ring::{
+//!     Batch, BatchLimit, Consumer, Fencing, Frame, Producer, ReadBatch, ReadGuard, Reservation, RingMemory,
+//! };
+//!
+//! let memory = RingMemory::heap(4096)?;
+//! let mut producer = Producer::attach(memory.clone())?;
+//! let mut consumer = Consumer::attach(memory)?;
+//! producer.set_fencing(Fencing::Fenced);
+//! consumer.set_fencing(Fencing::Fenced);
+//!
+//! // One frame, written in place.
+//! let mut room: Reservation<'_> = producer.try_reserve(FrameHeader::new(1001, 5))?;
+//! room.copy_from_slice(b"hello");
+//! room.commit();
+//! let guard: ReadGuard<'_> = consumer.try_read()?.expect("it was committed");
+//! let frame: Frame<'_> = guard.frame();
+//! assert_eq!((frame.topic_id(), frame.to_vec()), (1001, b"hello".to_vec()));
+//! guard.release();
+//!
+//! // Several that become visible all at once, and are released all at once.
+//! let mut batch: Batch<'_> = producer.batch();
+//! for number in 0..3_u8 {
+//!     batch.try_push(FrameHeader::new(1001, 1), &[number])?;
+//! }
+//! assert!(consumer.is_empty());
+//! batch.commit();
+//! let limit = BatchLimit { bytes: 2048, frames: 2 };
+//! let run: ReadBatch<'_> = consumer.read_batch(limit)?.expect("it was committed");
+//! let numbers: Vec<u8> = run.iter().map(|frame| frame.unwrap().to_vec()[0]).collect();
+//! assert_eq!(numbers, [0, 1]);
+//! run.release();
+//!
+//! // The ring says whether a wakeup is due; making it is the caller's business.
+//! assert!(!producer.wakeup_due());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #[cfg_attr(loom, path = "backing_loom.rs")]
 mod backing;

@@ -6,6 +6,16 @@ use nix::libc;
 
 /// Bytes that a stream may send, most often straight out of a ring. A peer that shares the ring and breaks its rules may
 /// change them at any time, so there is no reference to them; they are copied, or read by the kernel.
+///
+/// ```
+/// use shm_transport::ring::{RingSlice, RingSliceMut};
+///
+/// let mut target = [0_u8; 4];
+/// assert_eq!(RingSliceMut::new(&mut target).copy_from(b"ring"), 4);
+/// let mut copy = Vec::new();
+/// assert_eq!(RingSlice::new(&target).append_to(&mut copy, 3), 3);
+/// assert_eq!(copy, b"rin");
+/// ```
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct RingSlice<'a> {
