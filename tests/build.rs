@@ -50,6 +50,10 @@ const ALONE: &[(&str, &str)] = &[
         "method_names",
         "{ new: { type: String }, fields: { type: bool }, set_new: { type: String } }",
     ),
+    (
+        "trait_names",
+        "{ validate: { type: String }, view: { type: String }, read: { type: bool }, as_bytes: { type: String }, set: { type: bool }, copy: { type: bool } }",
+    ),
     ("nothing", "{}"),
 ];
 

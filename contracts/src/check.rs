@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::schema::{self, Located, Text};
 
-pub(crate) use names::{pascal, snake};
+pub(crate) use names::{pascal, python_name, snake};
 
 /// What is left of a file after all checks; digests are added by the caller.
 #[derive(Debug, Default)]

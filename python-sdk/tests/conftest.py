@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from bridge_double import BridgeDouble
+
+# How long an example takes says something about the machine and nothing about the code.
+settings.register_profile(
+    "machine-may-be-busy",
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    max_examples=25,
+    database=None,
+    print_blob=True,
+    phases=[Phase.generate, Phase.shrink],  # explaining a failure takes minutes on older interpreters
+)
+settings.load_profile("machine-may-be-busy")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the seed before the plugin looks for one, so that every run can be repeated."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Says how this run is repeated."""
+    return f"random messages: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says it again beside the failures, which is all that a quiet run shows."""
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"to repeat: --hypothesis-seed={config.option.hypothesis_seed}")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ mod alone {
     include!(concat!(env!("OUT_DIR"), "/alone.rs"));
 }
 
-use alone::{bool, dynamic, long_bytes, method_names, nothing, taken_names, text};
+use alone::{bool, dynamic, long_bytes, method_names, nothing, taken_names, text, trait_names};
 use mycelium_messages::Message;
 use mycelium_messages::message::{DynamicMessage, Encoding};
 
@@ -51,4 +51,17 @@ fn names_that_generated_code_uses_itself_are_free() {
         (one.new.as_str(), one.fields.get(), one.set_new.as_str()),
         (Ok("n"), Some(true), Ok("t"))
     );
+    let one = trait_names::One::new(trait_names::OneFields {
+        validate: "v",
+        view: "w",
+        read: true,
+        as_bytes: "b",
+        set: true,
+        copy: false,
+    });
+    let one = one.expect("valid");
+    assert_eq!(one.validate(), Ok(()), "the method of the trait");
+    let viewed =
+        trait_names::One::view(zerocopy::IntoBytes::as_bytes(&one)).expect("the same layout");
+    assert_eq!((viewed.view.as_str(), viewed.set()), (Ok("w"), Ok(true)));
 }

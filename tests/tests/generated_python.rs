@@ -87,6 +87,48 @@ const NAMES: [&str; 33] = [
     "hash",
 ];
 
+/// Fields that are called as members of every Python message.
+const MEMBERS: &str = include_str!("../../contracts/tests/issues/006.yaml");
+
+/// What a program sees of them: under the name of the property, and to a peer under the name in the file.
+const USE_MEMBERS: &str = r#"
+import json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from members import CONTRACTS, Members, Property
+from mycelium import MessageError
+from mycelium._message import Message
+
+taken = {name for name in dir(Message) if name[0] != "_" and name.islower()} | {"property", "set"}
+named = {field.name: field.contract_name for field in Members.FIELDS}
+assert set(named) == {name + "_" for name in taken}, set(named) ^ {name + "_" for name in taken}
+assert named.pop("to_bytes_") == "toBytes"
+assert all(name == contract_name + "_" for name, contract_name in named.items()), named
+assert Members.KEY == ("set_",)
+(shape,) = json.loads(CONTRACTS.to_json())["messages"]
+assert [field[0] for field in shape["fields"]][:2] == ["set", "copy"], shape
+
+values = {
+    "set_": 7, "copy_": True, "dtype_": "text", "from_array_": (1, 2), "from_bytes_": b"abc", "from_dict_": 0.5,
+    "property_": Property.SOME, "to_array_": -1, "to_bytes_": b"x", "to_dict_": -7, "validate_": "yes",
+}
+message = Members(**values)
+message.validate()
+assert message.to_dict() == values
+assert Members.from_dict(message.to_dict(json=True)) == message == message.copy()
+assert Members.from_bytes(message.to_bytes()) == message
+assert Members.from_array(Members.to_array([message])) == [message]
+assert "set_" in Members.dtype().names and "dtype_.len" in Members.dtype().names
+message.set(set_=8, validate_="no")
+assert (message.set_, message.validate_) == (8, "no")
+try:
+    message.to_dict_ = -8
+except MessageError as failed:
+    assert failed.field == "to_dict_" and "field 'to_dict_'" in str(failed), failed
+else:
+    raise AssertionError("the rule holds")
+print("done")
+"#;
+
 fn one_message(name: &str, fields: &str) -> String {
     format!("messages:\n  {name}: {{ tlv_type: 1000, domain: Odd, fields: {{ {fields} }} }}\n")
 }
@@ -119,6 +161,7 @@ fn cases() -> Vec<(String, String)> {
             "only: { type: u8, description: \"A single Field, not a Message: rejected(x).\" }",
         ),
     ));
+    cases.push(("members".into(), MEMBERS.into()));
     cases.push((
         "only_dynamic".into(),
         "messages:\n  Blob: { tlv_type: 1000, domain: Odd, encoding: raw, max_size: 8 }\n".into(),
@@ -188,6 +231,7 @@ fn generated_python_imports_and_is_clean_for_ruff_and_mypy() {
     let import = "import pathlib, runpy, sys\n\
                   for path in sorted(pathlib.Path(sys.argv[1]).glob('*.py')): runpy.run_path(str(path))";
     run(&python, &made, &["-W", "error", "-c", import]);
+    run(&python, &made, &["-W", "error", "-c", USE_MEMBERS]);
     run(
         &python,
         &made,

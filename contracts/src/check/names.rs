@@ -68,8 +68,8 @@ const CONSTANT_NAMES: &[&str] = &[
     "TRUTH",
 ];
 
-/// Names that every generated Python message has besides its fields.
-const FIELD_NAMES: &[&str] = &[
+/// What every generated Python message has besides its fields; a property of that name gets an underscore.
+const MEMBER_NAMES: &[&str] = &[
     "copy",
     "dtype",
     "from_array",
@@ -108,6 +108,15 @@ pub(crate) fn snake(name: &str) -> String {
         result.extend(c.to_lowercase());
     }
     result
+}
+
+/// Name of a field's property in Python: in snake case, and with an underscore where the message itself has that name.
+pub(crate) fn python_name(name: &str) -> String {
+    let mut name = snake(name);
+    if MEMBER_NAMES.contains(&name.as_str()) {
+        name.push('_');
+    }
+    name
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -177,10 +186,6 @@ pub(super) fn check(file: &File, report: &mut Report) {
             let context = format!("message '{}', field '{}'", message.name.value, name.value);
             let mut scope = Scope { report, context };
             check_one(&mut scope, "field", name, &generated);
-            if FIELD_NAMES.contains(&generated.as_str()) {
-                let text = format!("'{generated}' is a name that every generated message has");
-                scope.error(name.at, &text, "choose another name");
-            }
             check_collision(
                 &mut scope,
                 &mut fields,
@@ -189,6 +194,19 @@ pub(super) fn check(file: &File, report: &mut Report) {
                 generated.clone(),
                 &generated,
             );
+            let property = python_name(&name.value);
+            if property != generated {
+                let text = format!(
+                    "every Python message has a member '{generated}': the property is called '{property}'"
+                );
+                scope.warning(
+                    name.at,
+                    &text,
+                    "choose another name to have the same one everywhere",
+                );
+                let key = property.clone();
+                check_collision(&mut scope, &mut fields, "field", name, key, &property);
+            }
         }
     }
     let mut constants = HashMap::new();

@@ -6,7 +6,7 @@ use super::imports::Builtins;
 use super::table;
 use super::text::{docstring, layout};
 use super::types::{read_type, written_type};
-use crate::check::snake;
+use crate::check::python_name;
 use crate::emit::{bounds, float, int_bounds, legal, min_length};
 use crate::model::{Contracts, Element, Field, FieldType, Int, Number, Rule, Scalar};
 
@@ -33,7 +33,7 @@ fn cell(field: &Field, view: &str) -> String {
 }
 
 pub(super) fn property(contracts: &Contracts, field: &Field, builtins: &Builtins) -> String {
-    let name = snake(&field.name);
+    let name = python_name(&field.name);
     let read = read_type(contracts, field.kind, builtins);
     let written = written_type(contracts, field.kind, builtins);
     let legal = legal(contracts, field);

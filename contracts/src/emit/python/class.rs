@@ -7,7 +7,7 @@ use super::imports::Builtins;
 use super::pack;
 use super::text::{assigned_string, docstring, layout, pieces, short_tuple, tuple};
 use super::types::{default, format_code, row_format, written_type};
-use crate::check::{pascal, snake};
+use crate::check::{pascal, python_name};
 use crate::digest::hex;
 use crate::model::{Contracts, Encoding, Field, Message};
 
@@ -30,7 +30,9 @@ pub(super) fn fixed(contracts: &Contracts, message: &Message) -> String {
     let head = format!("ROW_FORMAT: ClassVar[{str}] = ");
     text.push_str(&assigned_string("    ", &head, &row_format(message), ""));
     let key = message.key.iter();
-    let key: Vec<_> = key.map(|name| format!("\"{}\"", snake(name))).collect();
+    let key: Vec<_> = key
+        .map(|name| format!("\"{}\"", python_name(name)))
+        .collect();
     let head = format!("KEY: ClassVar[{}[{str}, ...]] = ", builtins.name("tuple"));
     text.push_str(&short_tuple("    ", &head, &key));
     text.push_str(&field_table(contracts, message, &builtins));
@@ -116,7 +118,7 @@ fn field_table(contracts: &Contracts, message: &Message, builtins: &Builtins) ->
         let Field {
             offset, size, kind, ..
         } = field;
-        let name = snake(&field.name);
+        let name = python_name(&field.name);
         let mut arguments = vec![
             format!("\"{name}\""),
             pieces(&contracts.type_text(field), FIELD_ROOM).join("\n            "),
@@ -147,7 +149,7 @@ fn constructor(contracts: &Contracts, message: &Message, builtins: &Builtins) ->
     let mut text = String::from("\n    def __init__(\n        self,\n        *,\n");
     for field in &message.fields {
         let kind = written_type(contracts, field.kind, builtins);
-        let _ = write!(text, "        {}: {kind}", snake(&field.name));
+        let _ = write!(text, "        {}: {kind}", python_name(&field.name));
         if let Some(value) = default(contracts, field, builtins) {
             let _ = write!(text, " = {value}");
         }
@@ -157,7 +159,7 @@ fn constructor(contracts: &Contracts, message: &Message, builtins: &Builtins) ->
     text.push_str(&pack::attempt(contracts, message, "        ", "_take"));
     text.push_str("        self._allocate()\n");
     for field in &message.fields {
-        let name = snake(&field.name);
+        let name = python_name(&field.name);
         let _ = writeln!(text, "        self.{name} = {name}");
     }
     text
@@ -174,7 +176,7 @@ fn builder(contracts: &Contracts, message: &Message, builtins: &Builtins) -> Str
         let _ = writeln!(
             text,
             "        {}: {kind} | None = None,",
-            snake(&field.name)
+            python_name(&field.name)
         );
     }
     text.push_str("    ) -> None:\n");
@@ -184,7 +186,7 @@ fn builder(contracts: &Contracts, message: &Message, builtins: &Builtins) -> Str
     ));
     text.push_str(&pack::attempt_if_complete(contracts, message));
     for field in &message.fields {
-        let name = snake(&field.name);
+        let name = python_name(&field.name);
         let _ = writeln!(
             text,
             "        if {name} is not None:\n            self.{name} = {name}"

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::text::COLUMNS;
-use crate::check::snake;
+use crate::check::python_name;
 use crate::model::Message;
 
 /// Built-in types that annotations and defaults are written with.
@@ -38,7 +38,7 @@ impl Builtins {
     pub(super) fn of(message: &Message) -> Self {
         let is_hidden = |name: &&str| {
             let mut fields = message.fields.iter();
-            fields.any(|field| snake(&field.name) == *name)
+            fields.any(|field| python_name(&field.name) == *name)
         };
         Self {
             hidden: BUILTINS.into_iter().filter(is_hidden).collect(),

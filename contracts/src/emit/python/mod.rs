@@ -12,7 +12,7 @@ mod types;
 use std::fmt::Write as _;
 
 use super::{source_name, wrap};
-use crate::check::{pascal, snake};
+use crate::check::{pascal, python_name, snake};
 use crate::digest::hex;
 use crate::model::{Contracts, Encoding, EnumType};
 use imports::{imports, kind};
@@ -70,7 +70,7 @@ fn head(contracts: &Contracts, command: &str) -> String {
     let notice = wrap(&notice, COLUMNS).join("\n");
     // A field is called as its contract calls it, even if a linter takes that for a digit.
     let mut fields = contracts.messages().flat_map(|message| &message.fields);
-    let excuse = if fields.any(|field| snake(&field.name) == "l") {
+    let excuse = if fields.any(|field| python_name(&field.name) == "l") {
         "# ruff: noqa: E741, E743\n\n"
     } else {
         ""

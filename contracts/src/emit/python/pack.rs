@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::accessors::{condition, membership};
 use super::text::{COLUMNS, all_of, layout, pieces};
 use super::types::format_code;
-use crate::check::snake;
+use crate::check::{python_name, snake};
 use crate::emit::min_length;
 use crate::model::{Contracts, Field, FieldType, Message, Rule};
 
@@ -17,7 +17,7 @@ const TAKEN: [&str; 6] = ["bool", "data", "len", "single", "struct", "type"];
 /// Whether all fields of a message can be packed by `struct` without losing a check.
 fn is_packable(message: &Message) -> bool {
     let packable = |field: &Field| {
-        let name = snake(&field.name);
+        let name = python_name(&field.name);
         let free = !TAKEN.contains(&name.as_str()) && !name.ends_with("_utf8");
         let kind = match field.kind {
             FieldType::Scalar(_) | FieldType::Bool | FieldType::Enum { .. } => true,
@@ -79,7 +79,7 @@ pub(super) fn attempt(
     let mut tests = Vec::new();
     let mut values = Vec::new();
     for field in &message.fields {
-        let name = snake(&field.name);
+        let name = python_name(&field.name);
         let test = match field.kind {
             FieldType::Text { max_length } => {
                 let _ = writeln!(text, "{indent}    {name}_utf8 = {name}.encode()");
@@ -124,7 +124,7 @@ pub(super) fn attempt_if_complete(contracts: &Contracts, message: &Message) -> S
     }
     let tests = message.fields.iter();
     let tests: Vec<_> = tests
-        .map(|field| format!("{} is not None", snake(&field.name)))
+        .map(|field| format!("{} is not None", python_name(&field.name)))
         .collect();
     all_of("        ", &tests) + &attempt(contracts, message, "            ", "_put")
 }

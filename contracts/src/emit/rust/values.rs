@@ -201,7 +201,8 @@ fn has_getter(message: &Message, field: &Field) -> bool {
         let of = |one: &&Field| snake(&one.name) == other && is_borrowed(one.kind);
         message.fields.iter().any(|one| of(&one))
     });
-    is_stored_otherwise(field.kind) && !is_setter && !["new", "fields"].contains(&name.as_str())
+    let methods = ["as_bytes", "fields", "new", "read", "validate", "view"];
+    is_stored_otherwise(field.kind) && !is_setter && !methods.contains(&name.as_str())
 }
 
 fn getter(contracts: &Contracts, field: &Field) -> String {
