@@ -33,6 +33,7 @@ test: lint check-contracts test-rust test-models test-fallback test-python ## Ru
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --package mycelium-messages --features serde --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 	cd python-sdk && ../$(BIN)/ruff format --check . ../contracts/tests/golden && ../$(BIN)/ruff check . ../contracts/tests/golden
 	cd python-sdk && ../$(BIN)/mypy && ../$(BIN)/basedpyright --pythonpath ../$(BIN)/python
@@ -45,6 +46,7 @@ generate: ## Regenerate Rust, Python, documentation and vectors from the contrac
 
 test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
 	$(CARGO) test
+	$(CARGO) test --package mycelium-messages --features serde
 
 test-python: $(VENV)/.dev ## All Python tests
 	cd python-sdk && ../$(BIN)/python -m pytest

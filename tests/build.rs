@@ -68,7 +68,7 @@ fn main() {
         write(&folder.join(format!("{name}.yaml")), yaml);
         let _ = writeln!(
             config,
-            "[[contracts]]\nfile = \"{name}.yaml\"\nrust = \"alone_{name}.rs\""
+            "[[contracts]]\nfile = \"{name}.yaml\"\nrust = \"alone_{name}.rs\"\nrust_serde = \"serde\""
         );
         let path = folder.join(format!("alone_{name}.rs"));
         let _ = writeln!(modules, "#[path = {path:?}]\npub mod {name};");

@@ -80,6 +80,13 @@ impl Build {
         self
     }
 
+    /// Brings serde's traits behind this feature of the package, which has to turn on the feature `serde` of
+    /// `mycelium-messages`.
+    pub fn rust_serde(mut self, feature: impl Into<String>) -> Self {
+        self.target.rust_serde = Some(feature.into());
+        self
+    }
+
     /// Writes a Python module; a relative path is below the folder of the output.
     pub fn python(mut self, path: impl Into<PathBuf>) -> Self {
         self.target.python = Some(path.into());

@@ -161,8 +161,15 @@ impl Target {
     fn render(&self, config: &Config, contracts: &Contracts) -> Vec<(PathBuf, String)> {
         let render = |(key, path): (&'static str, &Path)| {
             let more = match key {
-                "rust" if self.rust_runtime != rust_runtime() => {
-                    format!(" --rust-runtime {}", self.rust_runtime)
+                "rust" => {
+                    let runtime = if self.rust_runtime == rust_runtime() {
+                        String::new()
+                    } else {
+                        format!(" --rust-runtime {}", self.rust_runtime)
+                    };
+                    let serde = self.rust_serde.as_ref();
+                    let serde = serde.map_or_else(String::new, |it| format!(" --rust-serde {it}"));
+                    runtime + &serde
                 }
                 "python" if self.python_runtime != python_runtime() => {
                     format!(" --python-runtime {}", self.python_runtime)
@@ -171,7 +178,10 @@ impl Target {
             };
             let command = &config.command_for(self, key, path, &more);
             let text = match (key, &self.rust_vectors) {
-                ("rust", _) => emit::rust::file(contracts, command, &self.rust_runtime),
+                ("rust", _) => {
+                    let serde = self.rust_serde.as_deref();
+                    emit::rust::file(contracts, command, &self.rust_runtime, serde)
+                }
                 ("python", _) => emit::python::file(contracts, command, &self.python_runtime),
                 ("docs", _) => emit::docs::file(contracts, command),
                 ("rust_vectors", Some(test)) => {

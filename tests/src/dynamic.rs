@@ -14,6 +14,7 @@ pub const SCHEMA_DIGEST: [u8; 32] =
     message::digest("ff1d0d75ba186bd68c5e5e31f18250a4bdd9e4dc6ca103698d70cb39eae8cb5b");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
+#[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
@@ -73,6 +74,7 @@ pub struct FixedQuoteFields<'a> {
     pub volume: f64,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl FixedQuote {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -196,6 +198,7 @@ impl<'a> TryFrom<&'a [u8]> for &'a FixedQuote {
 /// The same as a JSON object.
 ///
 /// The payload is JSON, at most 256 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonQuote;
 
@@ -215,6 +218,7 @@ impl message::DynamicMessage for JsonQuote {
 /// The same as a MessagePack map.
 ///
 /// The payload is MessagePack, at most 256 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedQuote;
 
@@ -234,6 +238,7 @@ impl message::DynamicMessage for PackedQuote {
 /// The same as bytes that only the two sides understand.
 ///
 /// The payload is raw bytes, at most 256 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawQuote;
 

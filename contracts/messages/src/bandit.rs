@@ -14,6 +14,7 @@ pub const SCHEMA_DIGEST: [u8; 32] =
     message::digest("02ff8e55faaeeb136d864bab8e984907dc63e46f49ba9334ad8a935dc2ac7617");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
+#[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
@@ -36,6 +37,7 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
 )]
 pub struct Side(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Side {
     /// `BUY`, stored as 1.
     pub const BUY: Self = Self(1);
@@ -87,6 +89,20 @@ impl fmt::Display for Side {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Side {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Side {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Which end of the phase this mark is.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -96,6 +112,7 @@ impl fmt::Display for Side {
 )]
 pub struct Action(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Action {
     /// `BEGIN`, stored as 1.
     pub const BEGIN: Self = Self(1);
@@ -140,6 +157,20 @@ impl fmt::Display for Action {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Action {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Action {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// STREAM: signals when the strategy changes its mind. ROUND_TRIP and RESUME: one signal per quote.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -149,6 +180,7 @@ impl fmt::Display for Action {
 )]
 pub struct Mode(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Mode {
     /// `STREAM`, stored as 1.
     pub const STREAM: Self = Self(1);
@@ -200,6 +232,20 @@ impl fmt::Display for Mode {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Mode {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Mode {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Best bid and ask of one instrument at one instant.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -246,6 +292,7 @@ pub struct QuoteFields<'a> {
     pub volume: f64,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Quote {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -368,6 +415,53 @@ impl<'a> TryFrom<&'a [u8]> for &'a Quote {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Quote {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Quote {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Quote {
+    const NAMES: &'static [&'static str] =
+        &["symbol", "sequence", "timestamp_ns", "bid", "ask", "volume"];
+    const REQUIRED: &'static [&'static str] = &["symbol"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "symbol", &self.symbol)?;
+        message::serial::put(out, "sequence", &self.sequence)?;
+        message::serial::put(out, "timestamp_ns", &self.timestamp_ns)?;
+        message::serial::put(out, "bid", &self.bid)?;
+        message::serial::put(out, "ask", &self.ask)?;
+        message::serial::put(out, "volume", &self.volume)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.symbol, value),
+            1 => message::serial::get(&mut self.sequence, value),
+            2 => message::serial::get(&mut self.timestamp_ns, value),
+            3 => message::serial::get(&mut self.bid, value),
+            4 => message::serial::get(&mut self.ask, value),
+            5 => message::serial::get(&mut self.volume, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What a strategy worker concludes from one quote.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -416,6 +510,7 @@ pub struct SignalFields<'a> {
     pub side: Side,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Signal {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -541,6 +636,59 @@ impl<'a> TryFrom<&'a [u8]> for &'a Signal {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Signal {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Signal {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Signal {
+    const NAMES: &'static [&'static str] = &[
+        "worker",
+        "quote_sequence",
+        "quote_timestamp_ns",
+        "strength",
+        "price",
+        "side",
+    ];
+    const REQUIRED: &'static [&'static str] = &["worker", "side"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "worker", &self.worker)?;
+        message::serial::put(out, "quote_sequence", &self.quote_sequence)?;
+        message::serial::put(out, "quote_timestamp_ns", &self.quote_timestamp_ns)?;
+        message::serial::put(out, "strength", &self.strength)?;
+        message::serial::put(out, "price", &self.price)?;
+        message::serial::put(out, "side", &self.side)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.worker, value),
+            1 => message::serial::get(&mut self.quote_sequence, value),
+            2 => message::serial::get(&mut self.quote_timestamp_ns, value),
+            3 => message::serial::get(&mut self.strength, value),
+            4 => message::serial::get(&mut self.price, value),
+            5 => message::serial::get(&mut self.side, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Marks the begin or the end of a measured phase inside the stream of quotes; every worker answers
 /// it with a ReplayReport.
 #[repr(C)]
@@ -584,6 +732,7 @@ pub struct ReplayMarkFields<'a> {
     pub mode: Mode,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl ReplayMark {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -700,6 +849,48 @@ impl<'a> TryFrom<&'a [u8]> for &'a ReplayMark {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for ReplayMark {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for ReplayMark {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for ReplayMark {
+    const NAMES: &'static [&'static str] = &["worker", "phase", "action", "mode"];
+    const REQUIRED: &'static [&'static str] = &["action", "mode"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "worker", &self.worker)?;
+        message::serial::put(out, "phase", &self.phase)?;
+        message::serial::put(out, "action", &self.action)?;
+        message::serial::put(out, "mode", &self.mode)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.worker, value),
+            1 => message::serial::get(&mut self.phase, value),
+            2 => message::serial::get(&mut self.action, value),
+            3 => message::serial::get(&mut self.mode, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What a worker itself counted and summed up since the phase began.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -775,6 +966,7 @@ pub struct ReplayReportFields<'a> {
     pub action: Action,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl ReplayReport {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -916,5 +1108,73 @@ impl<'a> TryFrom<&'a [u8]> for &'a ReplayReport {
     /// Views a payload as [`Message::view`] does.
     fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
         <ReplayReport as Message>::view(payload)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for ReplayReport {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for ReplayReport {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for ReplayReport {
+    const NAMES: &'static [&'static str] = &[
+        "worker",
+        "quotes",
+        "out_of_order",
+        "missing",
+        "bid_sum",
+        "ask_sum",
+        "signals",
+        "quote_checksum",
+        "signal_checksum",
+        "phase",
+        "action",
+    ];
+    const REQUIRED: &'static [&'static str] = &["worker", "action"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "worker", &self.worker)?;
+        message::serial::put(out, "quotes", &self.quotes)?;
+        message::serial::put(out, "out_of_order", &self.out_of_order)?;
+        message::serial::put(out, "missing", &self.missing)?;
+        message::serial::put(out, "bid_sum", &self.bid_sum)?;
+        message::serial::put(out, "ask_sum", &self.ask_sum)?;
+        message::serial::put(out, "signals", &self.signals)?;
+        message::serial::put(out, "quote_checksum", &self.quote_checksum)?;
+        message::serial::put(out, "signal_checksum", &self.signal_checksum)?;
+        message::serial::put(out, "phase", &self.phase)?;
+        message::serial::put(out, "action", &self.action)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.worker, value),
+            1 => message::serial::get(&mut self.quotes, value),
+            2 => message::serial::get(&mut self.out_of_order, value),
+            3 => message::serial::get(&mut self.missing, value),
+            4 => message::serial::get(&mut self.bid_sum, value),
+            5 => message::serial::get(&mut self.ask_sum, value),
+            6 => message::serial::get(&mut self.signals, value),
+            7 => message::serial::get(&mut self.quote_checksum, value),
+            8 => message::serial::get(&mut self.signal_checksum, value),
+            9 => message::serial::get(&mut self.phase, value),
+            10 => message::serial::get(&mut self.action, value),
+            _ => Ok(()),
+        }
     }
 }

@@ -14,6 +14,7 @@ pub const SCHEMA_DIGEST: [u8; 32] =
     message::digest("a9cfd5d2ed9e70b6f5ad99a7583d472c89721a999b1c2c5330b00f8640488f32");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
+#[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
@@ -47,6 +48,7 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
 )]
 pub struct HelloTransport(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl HelloTransport {
     /// `AUTO`, stored as 0.
     pub const AUTO: Self = Self(0);
@@ -98,6 +100,20 @@ impl fmt::Display for HelloTransport {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for HelloTransport {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for HelloTransport {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// The transport that the bridge offers.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -107,6 +123,7 @@ impl fmt::Display for HelloTransport {
 )]
 pub struct WelcomeTransport(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl WelcomeTransport {
     /// `SHM`, stored as 1.
     pub const SHM: Self = Self(1);
@@ -152,6 +169,20 @@ impl fmt::Display for WelcomeTransport {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for WelcomeTransport {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for WelcomeTransport {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// ASYMMETRIC: the parking side runs membarrier. FENCED: full fences, parks bounded to 1 ms.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -161,6 +192,7 @@ impl fmt::Display for WelcomeTransport {
 )]
 pub struct Fencing(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Fencing {
     /// `ASYMMETRIC`, stored as 1.
     pub const ASYMMETRIC: Self = Self(1);
@@ -206,6 +238,20 @@ impl fmt::Display for Fencing {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Fencing {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Fencing {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Why the transport is not shared memory.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -215,6 +261,7 @@ impl fmt::Display for Fencing {
 )]
 pub struct FallbackCode(pub u16);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl FallbackCode {
     /// `NONE`, stored as 0.
     pub const NONE: Self = Self(0);
@@ -294,6 +341,20 @@ impl fmt::Display for FallbackCode {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for FallbackCode {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for FallbackCode {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Why.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -303,6 +364,7 @@ impl fmt::Display for FallbackCode {
 )]
 pub struct RefusedCode(pub u16);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl RefusedCode {
     /// `PROTOCOL_VERSION`, stored as 1.
     pub const PROTOCOL_VERSION: Self = Self(1);
@@ -378,6 +440,20 @@ impl fmt::Display for RefusedCode {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for RefusedCode {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for RefusedCode {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// The transport that the peer uses from here on.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -387,6 +463,7 @@ impl fmt::Display for RefusedCode {
 )]
 pub struct AttachedTransport(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl AttachedTransport {
     /// `SHM`, stored as 1.
     pub const SHM: Self = Self(1);
@@ -432,6 +509,20 @@ impl fmt::Display for AttachedTransport {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for AttachedTransport {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for AttachedTransport {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// The outcome.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -441,6 +532,7 @@ impl fmt::Display for AttachedTransport {
 )]
 pub struct TopicReplyCode(pub u16);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl TopicReplyCode {
     /// `OK`, stored as 0.
     pub const OK: Self = Self(0);
@@ -500,6 +592,20 @@ impl fmt::Display for TopicReplyCode {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for TopicReplyCode {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for TopicReplyCode {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Which rule.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -509,6 +615,7 @@ impl fmt::Display for TopicReplyCode {
 )]
 pub struct LinkErrorCode(pub u16);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl LinkErrorCode {
     /// `CORRUPT_RECORD`, stored as 1.
     pub const CORRUPT_RECORD: Self = Self(1);
@@ -561,6 +668,20 @@ impl fmt::Debug for LinkErrorCode {
 impl fmt::Display for LinkErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         message::NamedInt::show(*self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for LinkErrorCode {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for LinkErrorCode {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
     }
 }
 
@@ -617,6 +738,7 @@ pub struct HelloFields<'a> {
     pub token: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Hello {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -765,6 +887,62 @@ impl<'a> TryFrom<&'a [u8]> for &'a Hello {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Hello {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Hello {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Hello {
+    const NAMES: &'static [&'static str] = &[
+        "protocol_version",
+        "transport",
+        "capabilities",
+        "pid",
+        "schema_digest",
+        "name",
+        "token",
+    ];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "protocol_version", &self.protocol_version)?;
+        message::serial::put(out, "transport", &self.transport)?;
+        message::serial::put(out, "capabilities", &self.capabilities)?;
+        message::serial::put(out, "pid", &self.pid)?;
+        message::serial::put(out, "schema_digest", &self.schema_digest)?;
+        message::serial::put(out, "name", &self.name)?;
+        message::serial::put(out, "token", &self.token)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.protocol_version, value),
+            1 => message::serial::get(&mut self.transport, value),
+            2 => message::serial::get(&mut self.capabilities, value),
+            3 => message::serial::get(&mut self.pid, value),
+            4 => message::serial::get(&mut self.schema_digest, value),
+            5 => message::serial::get(&mut self.name, value),
+            6 => message::serial::get(&mut self.token, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The bridge accepts. With transport SHM this frame carries three file descriptors: segment, the
 /// bridge's doorbell, the peer's doorbell. A Settings frame follows.
 #[repr(C)]
@@ -844,6 +1022,7 @@ pub struct WelcomeFields<'a> {
     pub fallback_reason: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Welcome {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1019,6 +1198,77 @@ impl<'a> TryFrom<&'a [u8]> for &'a Welcome {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Welcome {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Welcome {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Welcome {
+    const NAMES: &'static [&'static str] = &[
+        "protocol_version",
+        "transport",
+        "fencing",
+        "fallback_code",
+        "link_id",
+        "spin_us",
+        "max_payload",
+        "ack_window",
+        "epoch",
+        "schema_digest",
+        "name",
+        "fallback_reason",
+    ];
+    const REQUIRED: &'static [&'static str] = &["transport", "fencing"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "protocol_version", &self.protocol_version)?;
+        message::serial::put(out, "transport", &self.transport)?;
+        message::serial::put(out, "fencing", &self.fencing)?;
+        message::serial::put(out, "fallback_code", &self.fallback_code)?;
+        message::serial::put(out, "link_id", &self.link_id)?;
+        message::serial::put(out, "spin_us", &self.spin_us)?;
+        message::serial::put(out, "max_payload", &self.max_payload)?;
+        message::serial::put(out, "ack_window", &self.ack_window)?;
+        message::serial::put(out, "epoch", &self.epoch)?;
+        message::serial::put(out, "schema_digest", &self.schema_digest)?;
+        message::serial::put(out, "name", &self.name)?;
+        message::serial::put(out, "fallback_reason", &self.fallback_reason)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.protocol_version, value),
+            1 => message::serial::get(&mut self.transport, value),
+            2 => message::serial::get(&mut self.fencing, value),
+            3 => message::serial::get(&mut self.fallback_code, value),
+            4 => message::serial::get(&mut self.link_id, value),
+            5 => message::serial::get(&mut self.spin_us, value),
+            6 => message::serial::get(&mut self.max_payload, value),
+            7 => message::serial::get(&mut self.ack_window, value),
+            8 => message::serial::get(&mut self.epoch, value),
+            9 => message::serial::get(&mut self.schema_digest, value),
+            10 => message::serial::get(&mut self.name, value),
+            11 => message::serial::get(&mut self.fallback_reason, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The bridge does not accept; it closes the socket after this frame.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1057,6 +1307,7 @@ pub struct RefusedFields<'a> {
     pub message: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Refused {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1176,6 +1427,48 @@ impl<'a> TryFrom<&'a [u8]> for &'a Refused {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Refused {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Refused {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Refused {
+    const NAMES: &'static [&'static str] = &["code", "expected_digest", "actual_digest", "message"];
+    const REQUIRED: &'static [&'static str] = &["code"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "code", &self.code)?;
+        message::serial::put(out, "expected_digest", &self.expected_digest)?;
+        message::serial::put(out, "actual_digest", &self.actual_digest)?;
+        message::serial::put(out, "message", &self.message)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.code, value),
+            1 => message::serial::get(&mut self.expected_digest, value),
+            2 => message::serial::get(&mut self.actual_digest, value),
+            3 => message::serial::get(&mut self.message, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The peer has mapped the segment, or says why it could not and goes on over the socket.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1209,6 +1502,7 @@ pub struct AttachedFields<'a> {
     pub fallback_reason: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Attached {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1325,9 +1619,50 @@ impl<'a> TryFrom<&'a [u8]> for &'a Attached {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Attached {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Attached {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Attached {
+    const NAMES: &'static [&'static str] = &["transport", "fallback_code", "fallback_reason"];
+    const REQUIRED: &'static [&'static str] = &["transport"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "transport", &self.transport)?;
+        message::serial::put(out, "fallback_code", &self.fallback_code)?;
+        message::serial::put(out, "fallback_reason", &self.fallback_reason)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.transport, value),
+            1 => message::serial::get(&mut self.fallback_code, value),
+            2 => message::serial::get(&mut self.fallback_reason, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The worker's own settings table from the bridge's configuration, as a JSON object.
 ///
 /// The payload is JSON, at most 65536 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings;
 
@@ -1370,6 +1705,7 @@ pub struct SubscribeFields {
     pub layout_digest: [u8; 32],
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Subscribe {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1449,6 +1785,44 @@ impl<'a> TryFrom<&'a [u8]> for &'a Subscribe {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Subscribe {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Subscribe {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Subscribe {
+    const NAMES: &'static [&'static str] = &["topic_id", "layout_digest"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "topic_id", &self.topic_id)?;
+        message::serial::put(out, "layout_digest", &self.layout_digest)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.topic_id, value),
+            1 => message::serial::get(&mut self.layout_digest, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The peer wants no further frames of this topic; frames already routed still arrive. Answered by
 /// a TopicReply.
 #[repr(C)]
@@ -1471,6 +1845,7 @@ pub struct UnsubscribeFields {
     pub topic_id: u16,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Unsubscribe {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1545,6 +1920,42 @@ impl<'a> TryFrom<&'a [u8]> for &'a Unsubscribe {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Unsubscribe {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Unsubscribe {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Unsubscribe {
+    const NAMES: &'static [&'static str] = &["topic_id"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "topic_id", &self.topic_id)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        if index == 0 {
+            message::serial::get(&mut self.topic_id, value)?;
+        }
+        Ok(())
+    }
+}
+
 /// The peer is going to publish this topic. Answered by a TopicReply.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1571,6 +1982,7 @@ pub struct AdvertiseFields {
     pub layout_digest: [u8; 32],
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Advertise {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1650,6 +2062,44 @@ impl<'a> TryFrom<&'a [u8]> for &'a Advertise {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Advertise {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Advertise {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Advertise {
+    const NAMES: &'static [&'static str] = &["topic_id", "layout_digest"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "topic_id", &self.topic_id)?;
+        message::serial::put(out, "layout_digest", &self.layout_digest)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.topic_id, value),
+            1 => message::serial::get(&mut self.layout_digest, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The bridge's answer to Subscribe, Unsubscribe or Advertise, or (request 0) its word that it
 /// dropped a published frame.
 #[repr(C)]
@@ -1689,6 +2139,7 @@ pub struct TopicReplyFields<'a> {
     pub reason: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl TopicReply {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1808,6 +2259,48 @@ impl<'a> TryFrom<&'a [u8]> for &'a TopicReply {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for TopicReply {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for TopicReply {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for TopicReply {
+    const NAMES: &'static [&'static str] = &["request", "topic_id", "code", "reason"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "request", &self.request)?;
+        message::serial::put(out, "topic_id", &self.topic_id)?;
+        message::serial::put(out, "code", &self.code)?;
+        message::serial::put(out, "reason", &self.reason)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.request, value),
+            1 => message::serial::get(&mut self.topic_id, value),
+            2 => message::serial::get(&mut self.code, value),
+            3 => message::serial::get(&mut self.reason, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Socket transport: the peer has released every frame up to here. What is not acknowledged is sent
 /// again to its successor.
 #[repr(C)]
@@ -1830,6 +2323,7 @@ pub struct AckFields {
     pub bytes: u64,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Ack {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1901,6 +2395,42 @@ impl<'a> TryFrom<&'a [u8]> for &'a Ack {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Ack {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Ack {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Ack {
+    const NAMES: &'static [&'static str] = &["bytes"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "bytes", &self.bytes)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        if index == 0 {
+            message::serial::get(&mut self.bytes, value)?;
+        }
+        Ok(())
+    }
+}
+
 /// The bridge is stopping: handle what is in the ring, then close.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1927,6 +2457,7 @@ pub struct ShutdownFields<'a> {
     pub reason: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Shutdown {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -2031,6 +2562,44 @@ impl<'a> TryFrom<&'a [u8]> for &'a Shutdown {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Shutdown {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Shutdown {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Shutdown {
+    const NAMES: &'static [&'static str] = &["deadline_ms", "reason"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "deadline_ms", &self.deadline_ms)?;
+        message::serial::put(out, "reason", &self.reason)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.deadline_ms, value),
+            1 => message::serial::get(&mut self.reason, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The peer closes on purpose.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -2052,6 +2621,7 @@ pub struct GoodbyeFields<'a> {
     pub reason: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Goodbye {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -2151,6 +2721,42 @@ impl<'a> TryFrom<&'a [u8]> for &'a Goodbye {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Goodbye {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Goodbye {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Goodbye {
+    const NAMES: &'static [&'static str] = &["reason"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "reason", &self.reason)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        if index == 0 {
+            message::serial::get(&mut self.reason, value)?;
+        }
+        Ok(())
+    }
+}
+
 /// The peer broke a rule of the protocol or of the ring; the bridge closes the link after this
 /// frame.
 #[repr(C)]
@@ -2178,6 +2784,7 @@ pub struct LinkErrorFields<'a> {
     pub message: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl LinkError {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -2288,10 +2895,49 @@ impl<'a> TryFrom<&'a [u8]> for &'a LinkError {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for LinkError {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for LinkError {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for LinkError {
+    const NAMES: &'static [&'static str] = &["code", "message"];
+    const REQUIRED: &'static [&'static str] = &["code"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "code", &self.code)?;
+        message::serial::put(out, "message", &self.message)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.code, value),
+            1 => message::serial::get(&mut self.message, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The peer's contracts as a JSON object, sent after Settings if Welcome carries another schema
 /// digest than Hello. Answered by a ContractsReport.
 ///
 /// The payload is JSON, at most 1048576 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContractsOffer;
 
@@ -2312,6 +2958,7 @@ impl message::DynamicMessage for ContractsOffer {
 /// the topics of incompatible ones are refused on this link.
 ///
 /// The payload is JSON, at most 1048576 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContractsReport;
 

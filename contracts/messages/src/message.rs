@@ -6,6 +6,8 @@ mod info;
 mod inline;
 mod named;
 mod number;
+#[cfg(feature = "serde")]
+pub mod serial;
 mod show;
 mod view;
 
@@ -21,6 +23,10 @@ pub use named::NamedInt;
 pub use number::{I128, U128, WireBool};
 pub use show::{Hex, HexRows, not_logged};
 pub use view::ViewError;
+
+/// What generated code implements `Serialize` and `Deserialize` of.
+#[cfg(feature = "serde")]
+pub use serde;
 
 /// The little-endian numbers without alignment that vecs are made of.
 pub use zerocopy::little_endian as le;

@@ -33,6 +33,9 @@ pub(crate) struct Generate {
         default_value = "mycelium_messages::message"
     )]
     rust_runtime: String,
+    /// Feature of the Rust package that brings serde's traits.
+    #[arg(long, value_name = "FEATURE", requires = "rust")]
+    rust_serde: Option<String>,
     /// The Python module to write.
     #[arg(long, value_name = "PATH", requires = "file")]
     python: Option<PathBuf>,
@@ -58,6 +61,7 @@ pub(crate) fn run(arguments: &Generate) -> ExitCode {
             let mut target = Target::new(file);
             target.rust.clone_from(&arguments.rust);
             target.rust_runtime.clone_from(&arguments.rust_runtime);
+            target.rust_serde.clone_from(&arguments.rust_serde);
             target.python.clone_from(&arguments.python);
             target.python_runtime.clone_from(&arguments.python_runtime);
             target.docs.clone_from(&arguments.docs);

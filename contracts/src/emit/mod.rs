@@ -57,6 +57,21 @@ pub(crate) fn min_length(field: &Field) -> usize {
     lengths.max().unwrap_or(0)
 }
 
+/// Whether a field may be left at zero: it then need not be given where a message is built from names.
+pub(crate) fn zero_is_legal(contracts: &Contracts, field: &Field) -> bool {
+    let (min, max) = bounds(field);
+    let in_bounds =
+        min.is_none_or(|min| min.as_f64() <= 0.0) && max.is_none_or(|max| max.as_f64() >= 0.0);
+    let is_named = match field.kind {
+        FieldType::Enum { index, .. } => {
+            let mut variants = contracts.enums()[index].variants.iter();
+            variants.any(|(_, value)| *value == 0)
+        }
+        _ => true,
+    };
+    in_bounds && is_named && min_length(field) == 0 && !has(field, &Rule::NotZero)
+}
+
 /// Bounds of an integer field: its rules inside of its type.
 #[allow(
     clippy::cast_possible_truncation,

@@ -48,6 +48,9 @@ pub struct Target {
     /// Path of the Rust module with the message traits.
     #[serde(default = "rust_runtime")]
     pub rust_runtime: String,
+    /// Feature of the package with the Rust module that brings serde's traits; it has to turn on the feature
+    /// `serde` of the runtime. Without it there are none.
+    pub rust_serde: Option<String>,
     /// Python module.
     pub python: Option<PathBuf>,
     /// Python module with the base classes.
@@ -167,6 +170,7 @@ impl Target {
             file: file.into(),
             rust: None,
             rust_runtime: rust_runtime(),
+            rust_serde: None,
             python: None,
             python_runtime: python_runtime(),
             docs: None,

@@ -14,6 +14,7 @@ pub const SCHEMA_DIGEST: [u8; 32] =
     message::digest("f1e3966f3d9901d64061b2b42b6e4dade4ee276782d64ee91bf3776c5ee87c0a");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
+#[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
@@ -44,6 +45,7 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
 )]
 pub struct RulesState(pub i16);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl RulesState {
     /// `DOWN`, stored as -1.
     pub const DOWN: Self = Self(-1);
@@ -95,6 +97,20 @@ impl fmt::Display for RulesState {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for RulesState {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for RulesState {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// Starts above zero.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -104,6 +120,7 @@ impl fmt::Display for RulesState {
 )]
 pub struct Colour(pub u32);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Colour {
     /// `RED`, stored as 16.
     pub const RED: Self = Self(16);
@@ -148,6 +165,20 @@ impl fmt::Display for Colour {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Colour {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Colour {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// One of `OFF`, `ON`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -157,6 +188,7 @@ impl fmt::Display for Colour {
 )]
 pub struct OtherRulesState(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl OtherRulesState {
     /// `OFF`, stored as 0.
     pub const OFF: Self = Self(0);
@@ -201,6 +233,20 @@ impl fmt::Display for OtherRulesState {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for OtherRulesState {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for OtherRulesState {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// One of `SILVER`, `GOLD`.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
@@ -210,6 +256,7 @@ impl fmt::Display for OtherRulesState {
 )]
 pub struct Tier(pub u8);
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Tier {
     /// `SILVER`, stored as 2.
     pub const SILVER: Self = Self(2);
@@ -252,6 +299,20 @@ impl fmt::Debug for Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         message::NamedInt::show(*self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Tier {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Tier {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
     }
 }
 
@@ -341,6 +402,7 @@ pub struct NumbersFields {
     pub l: u8,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Numbers {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -477,6 +539,65 @@ impl<'a> TryFrom<&'a [u8]> for &'a Numbers {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Numbers {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Numbers {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Numbers {
+    const NAMES: &'static [&'static str] =
+        &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "a", &self.a)?;
+        message::serial::put(out, "b", &self.b)?;
+        message::serial::put(out, "c", &self.c)?;
+        message::serial::put(out, "d", &self.d)?;
+        message::serial::put(out, "e", &self.e)?;
+        message::serial::put(out, "f", &self.f)?;
+        message::serial::put(out, "g", &self.g)?;
+        message::serial::put(out, "h", &self.h)?;
+        message::serial::put(out, "i", &self.i)?;
+        message::serial::put(out, "j", &self.j)?;
+        message::serial::put(out, "k", &self.k)?;
+        message::serial::put(out, "l", &self.l)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.a, value),
+            1 => message::serial::get(&mut self.b, value),
+            2 => message::serial::get(&mut self.c, value),
+            3 => message::serial::get(&mut self.d, value),
+            4 => message::serial::get(&mut self.e, value),
+            5 => message::serial::get(&mut self.f, value),
+            6 => message::serial::get(&mut self.g, value),
+            7 => message::serial::get(&mut self.h, value),
+            8 => message::serial::get(&mut self.i, value),
+            9 => message::serial::get(&mut self.j, value),
+            10 => message::serial::get(&mut self.k, value),
+            11 => message::serial::get(&mut self.l, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `Wide`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -534,6 +655,7 @@ pub struct WideFields {
     pub bytes: u64,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Wide {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -651,6 +773,54 @@ impl<'a> TryFrom<&'a [u8]> for &'a Wide {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Wide {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Wide {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Wide {
+    const NAMES: &'static [&'static str] = &["a", "b", "c", "d", "e", "f", "bytes"];
+    const REQUIRED: &'static [&'static str] = &["c", "e"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "a", &self.a)?;
+        message::serial::put(out, "b", &self.b)?;
+        message::serial::put(out, "c", &self.c)?;
+        message::serial::put(out, "d", &self.d)?;
+        message::serial::put(out, "e", &self.e)?;
+        message::serial::put(out, "f", &self.f)?;
+        message::serial::put(out, "bytes", &self.bytes)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.a, value),
+            1 => message::serial::get(&mut self.b, value),
+            2 => message::serial::get(&mut self.c, value),
+            3 => message::serial::get(&mut self.d, value),
+            4 => message::serial::get(&mut self.e, value),
+            5 => message::serial::get(&mut self.f, value),
+            6 => message::serial::get(&mut self.bytes, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `Texts`.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -693,6 +863,7 @@ pub struct TextsFields<'a> {
     pub venue: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Texts {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -868,6 +1039,48 @@ impl<'a> TryFrom<&'a [u8]> for &'a Texts {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Texts {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Texts {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Texts {
+    const NAMES: &'static [&'static str] = &["a", "odd", "flag", "venue"];
+    const REQUIRED: &'static [&'static str] = &["odd", "venue"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "a", &self.a)?;
+        message::serial::put(out, "odd", &self.odd)?;
+        message::serial::put(out, "flag", &self.flag)?;
+        message::serial::put(out, "venue", &self.venue)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.a, value),
+            1 => message::serial::get(&mut self.odd, value),
+            2 => message::serial::get(&mut self.flag, value),
+            3 => message::serial::get(&mut self.venue, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `Vecs`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -946,6 +1159,7 @@ pub struct VecsFields<'a> {
     pub counts: &'a [u32],
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Vecs {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1268,6 +1482,71 @@ impl<'a> TryFrom<&'a [u8]> for &'a Vecs {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Vecs {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Vecs {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Vecs {
+    const NAMES: &'static [&'static str] = &[
+        "a",
+        "plain",
+        "odd",
+        "addresses",
+        "odd_rows",
+        "prices",
+        "small",
+        "singles",
+        "signed",
+        "counts",
+    ];
+    const REQUIRED: &'static [&'static str] = &["odd_rows", "prices"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "a", &self.a)?;
+        message::serial::put(out, "plain", &self.plain)?;
+        message::serial::put(out, "odd", &self.odd)?;
+        message::serial::put(out, "addresses", &self.addresses)?;
+        message::serial::put(out, "odd_rows", &self.odd_rows)?;
+        message::serial::put(out, "prices", &self.prices)?;
+        message::serial::put(out, "small", &self.small)?;
+        message::serial::put(out, "singles", &self.singles)?;
+        message::serial::put(out, "signed", &self.signed)?;
+        message::serial::put(out, "counts", &self.counts)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.a, value),
+            1 => message::serial::get(&mut self.plain, value),
+            2 => message::serial::get(&mut self.odd, value),
+            3 => message::serial::get(&mut self.addresses, value),
+            4 => message::serial::get(&mut self.odd_rows, value),
+            5 => message::serial::get(&mut self.prices, value),
+            6 => message::serial::get(&mut self.small, value),
+            7 => message::serial::get(&mut self.singles, value),
+            8 => message::serial::get(&mut self.signed, value),
+            9 => message::serial::get(&mut self.counts, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `Rules`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1337,6 +1616,7 @@ pub struct RulesFields {
     pub colour: Colour,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Rules {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1469,6 +1749,60 @@ impl<'a> TryFrom<&'a [u8]> for &'a Rules {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Rules {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Rules {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Rules {
+    const NAMES: &'static [&'static str] = &[
+        "level", "count", "share", "price", "change", "big", "chain", "state", "colour",
+    ];
+    const REQUIRED: &'static [&'static str] = &["count", "price", "change", "big", "colour"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "level", &self.level)?;
+        message::serial::put(out, "count", &self.count)?;
+        message::serial::put(out, "share", &self.share)?;
+        message::serial::put(out, "price", &self.price)?;
+        message::serial::put(out, "change", &self.change)?;
+        message::serial::put(out, "big", &self.big)?;
+        message::serial::put(out, "chain", &self.chain)?;
+        message::serial::put(out, "state", &self.state)?;
+        message::serial::put(out, "colour", &self.colour)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.level, value),
+            1 => message::serial::get(&mut self.count, value),
+            2 => message::serial::get(&mut self.share, value),
+            3 => message::serial::get(&mut self.price, value),
+            4 => message::serial::get(&mut self.change, value),
+            5 => message::serial::get(&mut self.big, value),
+            6 => message::serial::get(&mut self.chain, value),
+            7 => message::serial::get(&mut self.state, value),
+            8 => message::serial::get(&mut self.colour, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Its state differs from that of Rules, so both enums carry the message's name.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1497,6 +1831,7 @@ pub struct OtherRulesFields {
     pub colour: Colour,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl OtherRules {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1580,6 +1915,44 @@ impl<'a> TryFrom<&'a [u8]> for &'a OtherRules {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for OtherRules {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for OtherRules {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for OtherRules {
+    const NAMES: &'static [&'static str] = &["state", "colour"];
+    const REQUIRED: &'static [&'static str] = &["colour"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "state", &self.state)?;
+        message::serial::put(out, "colour", &self.colour)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.state, value),
+            1 => message::serial::get(&mut self.colour, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Only its arrival means something.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1594,6 +1967,7 @@ const _: () = {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct EmptyFields {}
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Empty {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1659,6 +2033,38 @@ impl<'a> TryFrom<&'a [u8]> for &'a Empty {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Empty {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Empty {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Empty {
+    const NAMES: &'static [&'static str] = &[];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, _out: &mut S) -> Result<(), S::Error> {
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        _index: usize,
+        _value: D,
+    ) -> Result<(), D::Error> {
+        Ok(())
+    }
+}
+
 /// `OnlyText`.
 #[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1680,6 +2086,7 @@ pub struct OnlyTextFields<'a> {
     pub text: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl OnlyText {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -1779,6 +2186,42 @@ impl<'a> TryFrom<&'a [u8]> for &'a OnlyText {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for OnlyText {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for OnlyText {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for OnlyText {
+    const NAMES: &'static [&'static str] = &["text"];
+    const REQUIRED: &'static [&'static str] = &[];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "text", &self.text)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        if index == 0 {
+            message::serial::get(&mut self.text, value)?;
+        }
+        Ok(())
+    }
+}
+
 /// The vecs of numbers that Vecs leaves out, and arrays longer than Rust has defaults for.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -1844,6 +2287,7 @@ impl Default for ListsFields<'_> {
     }
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Lists {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -2035,6 +2479,52 @@ impl<'a> TryFrom<&'a [u8]> for &'a Lists {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Lists {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Lists {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Lists {
+    const NAMES: &'static [&'static str] = &["words", "longs", "ints", "wides", "hash", "grid"];
+    const REQUIRED: &'static [&'static str] = &["ints"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "words", &self.words)?;
+        message::serial::put(out, "longs", &self.longs)?;
+        message::serial::put(out, "ints", &self.ints)?;
+        message::serial::put(out, "wides", &self.wides)?;
+        message::serial::put(out, "hash", &self.hash)?;
+        message::serial::put(out, "grid", &self.grid)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.words, value),
+            1 => message::serial::get(&mut self.longs, value),
+            2 => message::serial::get(&mut self.ints, value),
+            3 => message::serial::get(&mut self.wides, value),
+            4 => message::serial::get(&mut self.hash, value),
+            5 => message::serial::get(&mut self.grid, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Its values stand in no log and no error text.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -2100,6 +2590,7 @@ impl fmt::Debug for SecretFields<'_> {
     }
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Secret {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///
@@ -2254,9 +2745,66 @@ impl<'a> TryFrom<&'a [u8]> for &'a Secret {
     }
 }
 
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Secret {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Secret {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Secret {
+    const NAMES: &'static [&'static str] = &[
+        "set_account",
+        "account",
+        "new",
+        "fields",
+        "amount",
+        "limit",
+        "tier",
+    ];
+    const REQUIRED: &'static [&'static str] = &["account", "amount", "tier"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "set_account", &self.set_account)?;
+        message::serial::put(out, "account", &self.account)?;
+        message::serial::put(out, "new", &self.new)?;
+        message::serial::put(out, "fields", &self.fields)?;
+        message::serial::put(out, "amount", &self.amount)?;
+        message::serial::put(out, "limit", &self.limit)?;
+        message::serial::put(out, "tier", &self.tier)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.set_account, value),
+            1 => message::serial::get(&mut self.account, value),
+            2 => message::serial::get(&mut self.new, value),
+            3 => message::serial::get(&mut self.fields, value),
+            4 => message::serial::get(&mut self.amount, value),
+            5 => message::serial::get(&mut self.limit, value),
+            6 => message::serial::get(&mut self.tier, value),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `Packed`.
 ///
 /// The payload is MessagePack, at most 1024 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed;
 
@@ -2276,6 +2824,7 @@ impl message::DynamicMessage for Packed {
 /// `Plain`.
 ///
 /// The payload is raw bytes, at most 4194304 bytes.
+#[allow(dead_code, reason = "generated for every use")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plain;
 

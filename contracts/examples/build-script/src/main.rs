@@ -1,33 +1,27 @@
 //! Writes a message and reads it back, with a type that the build script generated.
 
-#[allow(
-    dead_code,
-    reason = "generated for every use, and this program has one"
-)]
 mod contracts {
     include!(concat!(env!("OUT_DIR"), "/contracts.rs"));
 }
 
-use contracts::Reading;
-use mycelium_messages::{InlineString, Message};
-use zerocopy::{FromBytes, IntoBytes};
+use contracts::{Reading, ReadingFields};
+use mycelium_messages::Message;
+use zerocopy::IntoBytes;
 
-fn main() -> Result<(), mycelium_messages::ValidationError> {
-    let reading = Reading {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let reading = Reading::new(ReadingFields {
         time_ns: 1_700_000_000_000_000_000,
         celsius: 21.5,
-        sensor: InlineString::new("roof")?,
-    };
-    reading.validate()?;
+        sensor: "roof",
+    })?;
     let bytes = reading.as_bytes();
-    let read = Reading::read_from_bytes(bytes).expect("the bytes of a Reading");
-    read.validate()?;
+    let read: &Reading = bytes.try_into()?;
     println!(
         "{} bytes on topic {} '{}': sensor={} celsius={}",
         bytes.len(),
         Reading::TOPIC_ID,
         Reading::TOPIC,
-        read.sensor.as_str().expect("validated"),
+        read.sensor()?,
         read.celsius
     );
     Ok(())

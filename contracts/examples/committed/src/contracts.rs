@@ -14,6 +14,7 @@ pub const SCHEMA_DIGEST: [u8; 32] =
     message::digest("c4a5918cf085a83eb593a288f4e1e94f36aced22eb27ad2793f2a6abd7fb8b81");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
+#[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
@@ -53,6 +54,7 @@ pub struct ReadingFields<'a> {
     pub sensor: &'a str,
 }
 
+#[allow(dead_code, reason = "generated for every use")]
 impl Reading {
     /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
     ///

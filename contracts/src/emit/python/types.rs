@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::imports::Builtins;
-use crate::emit::{bounds, min_length};
-use crate::model::{Contracts, Element, Field, FieldType, Int, Message, Rule, Scalar};
+use crate::emit::zero_is_legal;
+use crate::model::{Contracts, Element, Field, FieldType, Int, Message, Scalar};
 
 /// What a property gives.
 pub(super) fn read_type(contracts: &Contracts, kind: FieldType, builtins: &Builtins) -> String {
@@ -47,11 +47,7 @@ fn elements(kind: FieldType, builtins: &Builtins) -> Option<String> {
 
 /// The value that a constructor takes where none is given; `None` if the caller has to give one.
 pub(super) fn default(contracts: &Contracts, field: &Field, builtins: &Builtins) -> Option<String> {
-    if min_length(field) > 0 || field.rules.contains(&Rule::NotZero) {
-        return None;
-    }
-    let (min, max) = bounds(field);
-    if min.is_some_and(|min| min.as_f64() > 0.0) || max.is_some_and(|max| max.as_f64() < 0.0) {
+    if !zero_is_legal(contracts, field) {
         return None;
     }
     Some(match field.kind {

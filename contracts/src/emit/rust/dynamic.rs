@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::layout::doc;
-use super::{constants, described};
+use super::{MAY_BE_UNUSED, constants, described};
 use crate::check::pascal;
 use crate::model::{Encoding, Message};
 
@@ -18,7 +18,7 @@ pub(super) fn message(message: &Message) -> String {
     let max_size = message.max_size;
     let _ = write!(
         text,
-        "///\n/// The payload is {encoding}, at most {max_size} bytes.\n\
+        "///\n/// The payload is {encoding}, at most {max_size} bytes.\n{MAY_BE_UNUSED}\
          #[derive(Debug, Clone, Copy, PartialEq, Eq)]\npub struct {name};\n\n\
          impl message::DynamicMessage for {name} {{\n"
     );

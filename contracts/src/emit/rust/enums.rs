@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::MAY_BE_UNUSED;
 use super::layout::{array, doc};
 use crate::model::EnumType;
 
@@ -19,7 +20,7 @@ pub(super) fn enumeration(found: &EnumType) -> String {
         "///\n/// Any integer can arrive from a peer; those without a name fail validation.\n\
          #[repr(transparent)]\n#[derive(\n    Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, \
          IntoBytes, Immutable, KnownLayout,\n)]\npub struct {name}(pub {repr});\n\n\
-         impl {name} {{\n"
+         {MAY_BE_UNUSED}impl {name} {{\n"
     );
     for (variant, value) in variants {
         let _ = writeln!(text, "    /// `{variant}`, stored as {value}.");

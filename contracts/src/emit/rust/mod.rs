@@ -9,6 +9,7 @@ mod dynamic;
 mod enums;
 mod fixed;
 mod layout;
+mod serial;
 mod types;
 mod values;
 pub(crate) mod vectors;
@@ -21,8 +22,17 @@ use crate::digest::hex;
 use crate::model::{Contracts, Delivery, Encoding, Field, FieldType, Message, Rule};
 use layout::{array_of_calls, doc};
 
-/// The whole file. `runtime` is the path of the module with the message traits.
-pub(crate) fn file(contracts: &Contracts, command: &str, runtime: &str) -> String {
+/// In front of what a package that keeps the file to itself may not use.
+const MAY_BE_UNUSED: &str = "#[allow(dead_code, reason = \"generated for every use\")]\n";
+
+/// The whole file. `runtime` is the path of the module with the message traits; `serde` is the feature that
+/// brings serde's traits.
+pub(crate) fn file(
+    contracts: &Contracts,
+    command: &str,
+    runtime: &str,
+    serde: Option<&str>,
+) -> String {
     let mut text = head(contracts, command);
     text.push_str(&imports(contracts, runtime));
     if contracts.messages().len() > 0 {
@@ -31,6 +41,7 @@ pub(crate) fn file(contracts: &Contracts, command: &str, runtime: &str) -> Strin
     for constant in contracts.constants() {
         text.push('\n');
         text.push_str(&doc("", &described(&constant.description, &constant.name)));
+        text.push_str(MAY_BE_UNUSED);
         let value = if constant.hexadecimal {
             format!("{:#X}", constant.value).replacen("0X", "0x", 1)
         } else {
@@ -44,12 +55,19 @@ pub(crate) fn file(contracts: &Contracts, command: &str, runtime: &str) -> Strin
     }
     for found in contracts.enums() {
         text.push_str(&enums::enumeration(found));
+        if let Some(feature) = serde {
+            text.push_str(&serial::enumeration(&found.name, feature));
+        }
     }
     for message in contracts.messages() {
-        text.push_str(&match message.encoding {
-            Encoding::Contract => fixed::message(contracts, message),
-            _ => dynamic::message(message),
-        });
+        if message.encoding != Encoding::Contract {
+            text.push_str(&dynamic::message(message));
+            continue;
+        }
+        text.push_str(&fixed::message(contracts, message));
+        if let Some(feature) = serde {
+            text.push_str(&serial::message(contracts, message, feature));
+        }
     }
     text
 }
@@ -101,6 +119,7 @@ fn digests(contracts: &Contracts) -> String {
     text.push_str(
         "\n/// All messages of the contracts file, for comparing them with those of a peer.\n",
     );
+    text.push_str(MAY_BE_UNUSED);
     text.push_str("pub const CONTRACTS: message::Contracts = message::Contracts {\n");
     text.push_str("    schema_digest: SCHEMA_DIGEST,\n    source_digest: message::digest(\n");
     let source = hex(&contracts.source_digest());

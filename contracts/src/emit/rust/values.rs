@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use super::checks::{rule_checks, type_check};
-use super::field_doc;
 use super::layout::{doc, literal};
 use super::types::{is_borrowed, is_stored_otherwise, natural_type, padded_members};
+use super::{MAY_BE_UNUSED, field_doc};
 use crate::check::{pascal, snake};
 use crate::model::{Contracts, Field, FieldType, Message};
 
@@ -101,7 +101,7 @@ fn default_value(kind: FieldType) -> String {
 /// `impl Quote { … }`: the constructor, all values, getters and setters.
 pub(super) fn inherent(contracts: &Contracts, message: &Message) -> String {
     let name = pascal(&message.name);
-    let mut text = format!("\nimpl {name} {{\n");
+    let mut text = format!("\n{MAY_BE_UNUSED}impl {name} {{\n");
     text.push_str(&constructor(contracts, message));
     text.push_str(&all_values(contracts, message));
     for field in &message.fields {
