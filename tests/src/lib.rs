@@ -14,8 +14,8 @@ pub use process::{BridgeProcess, Finished, bridge_binary, has_ended, run_python}
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;
 use mycelium_bridge::local::LocalChannel;
-use mycelium_messages::bandit::Quote;
-use mycelium_messages::{InlineString, Message};
+use mycelium_messages::Message;
+use mycelium_messages::bandit::{Quote, QuoteFields};
 use shm_transport::channel::Transport;
 use shm_transport::disable::is_disabled;
 use shm_transport::error::ChannelError;
@@ -306,16 +306,17 @@ pub fn publish<M: Message>(channel: &mut LocalChannel, message: &M) {
 ///
 /// # Panics
 ///
-/// Never: the symbol fits.
+/// Never: all values are legal.
 #[must_use]
 pub fn quote(sequence: u64) -> Quote {
     let bid = 1.1 + (sequence % 1000) as f64 * 1e-5;
-    Quote {
-        symbol: InlineString::new("EUR/USD").expect("it fits"),
+    Quote::new(QuoteFields {
+        symbol: "EUR/USD",
         sequence,
         timestamp_ns: 1_577_898_000_000_000_000 + sequence * 1_000_000,
         bid,
         ask: bid + 2e-4,
         volume: (sequence % 7) as f64,
-    }
+    })
+    .expect("valid")
 }

@@ -13,20 +13,19 @@ mod example {
 
     use mycelium_bridge::bridge::Bridge;
     use mycelium_bridge::config::Config;
-    use mycelium_messages::InlineString;
-    use mycelium_messages::bandit::{Quote, Signal};
+    use mycelium_messages::bandit::{Quote, QuoteFields, Signal};
 
     fn ask_the_strategy(config: &str) -> Result<Signal, Box<dyn std::error::Error>> {
         let bridge = Bridge::start(&Config::load(config)?)?;
         let mut actor = bridge.attach("pricing")?;
         actor.subscribe::<Signal>()?;
-        let quote = Quote {
-            symbol: InlineString::new("EUR/USD")?,
+        let quote = Quote::new(QuoteFields {
+            symbol: "EUR/USD",
             sequence: 1,
             bid: 1.1212,
             ask: 1.1214,
-            ..Quote::default()
-        };
+            ..QuoteFields::default()
+        })?;
         actor.publish(&quote, Some(Duration::from_secs(5)))?;
         let signal = actor.recv(Some(Duration::from_secs(60)))?.read()?;
         drop(actor);

@@ -1,6 +1,6 @@
 //! A Python client over the listening socket: what works, and what each mistake raises.
 
-use mycelium_messages::bandit::{Quote, Signal};
+use mycelium_messages::bandit::{Quote, Side, Signal, SignalFields};
 use mycelium_tests::{
     BridgeProcess, Place, expect, expected_transport, publish, quote, run_python, subscribe,
     wait_until,
@@ -68,12 +68,13 @@ channel.close()
     });
     for sequence in 1..=1000 {
         assert_eq!(expect::<Quote>(&mut actor), quote(sequence));
-        let signal = Signal {
-            worker: mycelium_messages::InlineString::new("actor").expect("it fits"),
+        let signal = Signal::new(SignalFields {
+            worker: "actor",
             quote_sequence: sequence,
-            side: mycelium_messages::bandit::Side::SELL,
-            ..Signal::default()
-        };
+            side: Side::SELL,
+            ..SignalFields::default()
+        })
+        .expect("valid");
         publish(&mut actor, &signal);
     }
     client.join().expect("the client").assert_done();

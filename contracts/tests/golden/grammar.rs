@@ -2052,7 +2052,7 @@ impl message::serial::Fields for Empty {
     const NAMES: &'static [&'static str] = &[];
     const REQUIRED: &'static [&'static str] = &[];
 
-    fn write<S: message::serde::ser::SerializeStruct>(&self, _out: &mut S) -> Result<(), S::Error> {
+    fn write<S: message::serde::ser::SerializeStruct>(&self, _: &mut S) -> Result<(), S::Error> {
         Ok(())
     }
 

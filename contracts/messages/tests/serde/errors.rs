@@ -11,8 +11,7 @@ use super::golden::{Lists, Numbers, Rules, Secret, Vecs, Wide};
 fn refused<M: Message + DeserializeOwned>(value: &serde_json::Value) -> String {
     let text = value.to_string();
     serde_json::from_str::<M>(&text)
-        .err()
-        .expect("not valid")
+        .expect_err("not valid")
         .to_string()
 }
 

@@ -60,7 +60,7 @@ impl Visitor for Cases {
                 binary(&name, &message);
                 self.valid += 1;
             } else {
-                let failed = serde_json::from_str::<M>(&text).err().expect("not valid");
+                let failed = serde_json::from_str::<M>(&text).expect_err("not valid");
                 let start = format!("message '{}', field '", M::NAME);
                 assert!(failed.to_string().starts_with(&start), "{name}: {failed}");
                 let invalid = M::read_from_bytes(&bytes(&case["bytes"])).expect("the size");

@@ -51,10 +51,10 @@ pub(super) fn message(contracts: &Contracts, message: &Message, feature: &str) -
 }
 
 fn write(names: &[String]) -> String {
-    let unused = if names.is_empty() { "_" } else { "" };
+    let out = if names.is_empty() { "_" } else { "out" };
     let mut text = format!(
-        "\n    fn write<S: message::serde::ser::SerializeStruct>(\n        &self,\n        \
-         {unused}out: &mut S,\n    ) -> Result<(), S::Error> {{\n"
+        "\n    fn write<S: message::serde::ser::SerializeStruct>(&self, {out}: &mut S) \
+         -> Result<(), S::Error> {{\n"
     );
     for name in names {
         let arguments = [
