@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mycelium_contracts::Contracts;
 use mycelium_messages::control::{Hello, HelloTransport, RefusedCode};
 use shm_transport::channel::handshake::{
-    Agreed, Offer, OfferedTransport, announce, contracts_differ, fencing_with, peer_fallback,
+    Agreed, Offer, OfferedTransport, announce, contracts_differ, fencing_with, known_fallback,
     receive_attached, receive_contracts, receive_hello, refuse, send_report,
 };
 use shm_transport::channel::{Fallback, TransportRequest};
@@ -117,7 +117,7 @@ pub(crate) fn attach(
         fencing,
     } = greeted;
     let (bridge_doorbell, peer_doorbell) = memory.doorbells();
-    let transport = match (peer_fallback(&hello), memory.segment()) {
+    let transport = match (known_fallback(&stream, &hello), memory.segment()) {
         _ if terms.transport == TransportRequest::Socket => {
             OfferedTransport::Socket(Fallback::requested("the bridge's configuration"))
         }

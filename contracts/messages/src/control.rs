@@ -11,14 +11,14 @@ use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("a9cfd5d2ed9e70b6f5ad99a7583d472c89721a999b1c2c5330b00f8640488f32");
+    message::digest("35060d940b4d695862a3b4a2fdb869b53fa93372cafb5ca32c0633bf3ac71ee1");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 #[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "55c1562fe1910928dfa31c8a4a967c4d7b40d0fbb77c1b72f408c22b21012bf9",
+        "9cdd7996bc9b03f19749a1631e057dfe4619f42d918f3ef0647a7ce5b49ffd32",
     ),
     messages: &[
         message::MessageInfo::of::<Hello>(),
@@ -283,6 +283,8 @@ impl FallbackCode {
     pub const ORDERING: Self = Self(8);
     /// `DISABLED`, stored as 9.
     pub const DISABLED: Self = Self(9);
+    /// `REMOTE`, stored as 10.
+    pub const REMOTE: Self = Self(10);
 
     /// Name of the value; `None` if it has none.
     #[must_use]
@@ -298,6 +300,7 @@ impl FallbackCode {
             7 => Some("SEGMENT_INVALID"),
             8 => Some("ORDERING"),
             9 => Some("DISABLED"),
+            10 => Some("REMOTE"),
             _ => None,
         }
     }
@@ -318,6 +321,7 @@ impl message::NamedInt for FallbackCode {
         ("SEGMENT_INVALID", Self::SEGMENT_INVALID),
         ("ORDERING", Self::ORDERING),
         ("DISABLED", Self::DISABLED),
+        ("REMOTE", Self::REMOTE),
     ];
 
     fn value(self) -> u16 {
@@ -1153,7 +1157,7 @@ impl Message for Welcome {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 2;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("94131241423f4946ef2183569a3d892b3e3ff1685ae197cf471d3191ed9815c0");
+        message::digest("54b97f532ecd59b5caa8114ac130f1ca0bc77c6f74585161fb423650c5666a39");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1164,7 +1168,7 @@ impl Message for Welcome {
         message::FieldInfo::new("fencing", "u8 ASYMMETRIC=1 FENCED=2", 3, 1),
         message::FieldInfo::new(
             "fallback_code",
-            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9 REMOTE=10",
             4,
             2,
         ),
@@ -1585,7 +1589,7 @@ impl Message for Attached {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 4;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("03b86cf78d8749782fed87ae07edffe1d93fa6d76e26e4b4c0ac1de72c70db16");
+        message::digest("32df06620132e440f6bdfba12d8021e7db41a009c043c33c417b16d1b455fa3b");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1594,7 +1598,7 @@ impl Message for Attached {
         message::FieldInfo::new("transport", "u8 SHM=1 SOCKET=2", 0, 1),
         message::FieldInfo::new(
             "fallback_code",
-            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 SEGMENT_INVALID=7 ORDERING=8 DISABLED=9 REMOTE=10",
             2,
             2,
         ),

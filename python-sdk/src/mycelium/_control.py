@@ -24,7 +24,7 @@ from ._message import (
 )
 from ._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("a9cfd5d2ed9e70b6f5ad99a7583d472c89721a999b1c2c5330b00f8640488f32")
+_DIGEST: Final = bytes.fromhex("35060d940b4d695862a3b4a2fdb869b53fa93372cafb5ca32c0633bf3ac71ee1")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -74,6 +74,7 @@ class FallbackCode(enum.IntEnum):
     SEGMENT_INVALID = 7
     ORDERING = 8
     DISABLED = 9
+    REMOTE = 10
 
 
 _FALLBACK_CODE: Final[dict[int, FallbackCode]] = {member.value: member for member in FallbackCode}
@@ -308,7 +309,7 @@ class Welcome(Message):
     HEADER_WORD: ClassVar[int] = 0x0000000200000180
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("94131241423f4946ef2183569a3d892b3e3ff1685ae197cf471d3191ed9815c0")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("54b97f532ecd59b5caa8114ac130f1ca0bc77c6f74585161fb423650c5666a39")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<HBBH2xIIIIQ32s72s248s"
     KEY: ClassVar[tuple[str, ...]] = ()
@@ -319,7 +320,7 @@ class Welcome(Message):
         Field(
             "fallback_code",
             "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 "
-            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9 REMOTE=10",
             4,
             2,
             "H",
@@ -462,7 +463,7 @@ class Welcome(Message):
         """Why the transport is not shared memory.
 
         One of NONE=0, REQUESTED=1, MEMFD_UNAVAILABLE=2, NO_SPACE=3, FD_PASSING=4, MAP_FAILED=5, PLATFORM=6,
-        SEGMENT_INVALID=7, ORDERING=8, DISABLED=9.
+        SEGMENT_INVALID=7, ORDERING=8, DISABLED=9, REMOTE=10.
         """
         try:
             return _FALLBACK_CODE[self._views.u16[(self._word << 2) + 2]]
@@ -703,7 +704,7 @@ class Attached(Message):
     HEADER_WORD: ClassVar[int] = 0x00000004000000FC
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("03b86cf78d8749782fed87ae07edffe1d93fa6d76e26e4b4c0ac1de72c70db16")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("32df06620132e440f6bdfba12d8021e7db41a009c043c33c417b16d1b455fa3b")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
     ROW_FORMAT: ClassVar[str] = "<B1xH248s"
     KEY: ClassVar[tuple[str, ...]] = ()
@@ -712,7 +713,7 @@ class Attached(Message):
         Field(
             "fallback_code",
             "u16 NONE=0 REQUESTED=1 MEMFD_UNAVAILABLE=2 NO_SPACE=3 FD_PASSING=4 MAP_FAILED=5 PLATFORM=6 "
-            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9",
+            "SEGMENT_INVALID=7 ORDERING=8 DISABLED=9 REMOTE=10",
             2,
             2,
             "H",
@@ -795,7 +796,7 @@ class Attached(Message):
         """Why the transport is not shared memory.
 
         One of NONE=0, REQUESTED=1, MEMFD_UNAVAILABLE=2, NO_SPACE=3, FD_PASSING=4, MAP_FAILED=5, PLATFORM=6,
-        SEGMENT_INVALID=7, ORDERING=8, DISABLED=9.
+        SEGMENT_INVALID=7, ORDERING=8, DISABLED=9, REMOTE=10.
         """
         try:
             return _FALLBACK_CODE[self._views.u16[(self._word << 2) + 1]]
@@ -1540,7 +1541,7 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("55c1562fe1910928dfa31c8a4a967c4d7b40d0fbb77c1b72f408c22b21012bf9"),
+    source_digest=bytes.fromhex("9cdd7996bc9b03f19749a1631e057dfe4619f42d918f3ef0647a7ce5b49ffd32"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""

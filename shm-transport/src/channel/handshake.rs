@@ -33,7 +33,7 @@ use crate::layout::{
 };
 use crate::ring::{Fencing, Frame};
 use crate::segment::{MemoryOptions, Segment};
-use crate::socket::{CONTROL_PAYLOAD_MAX, FrameStream, StreamError};
+use crate::socket::{CONTROL_PAYLOAD_MAX, FrameStream, StreamError, StreamKind};
 use crate::wakeup::{Doorbell, membarrier_is_available};
 
 /// File descriptors that a Welcome carries: segment, the bridge's doorbell, the peer's doorbell.
@@ -123,6 +123,29 @@ pub fn peer_fallback(hello: &Hello) -> Option<Fallback> {
         return Some(Fallback::new(FallbackCode::FD_PASSING, reason));
     }
     None
+}
+
+/// Why a link cannot use shared memory because of its stream, if that is so.
+#[must_use]
+pub fn stream_fallback(stream: &FrameStream) -> Option<Fallback> {
+    let kind = stream.kind();
+    (kind != StreamKind::Unix).then(|| {
+        let reason = format!(
+            "a stream over {} carries no file descriptors; shared memory needs a unix socket",
+            kind.name()
+        );
+        Fallback::new(FallbackCode::REMOTE, reason)
+    })
+}
+
+/// Bridge side: why a link with this peer cannot use shared memory, if that is known by now: the peer does not want it, or
+/// the stream or the peer cannot carry it.
+#[must_use]
+pub fn known_fallback(stream: &FrameStream, hello: &Hello) -> Option<Fallback> {
+    if hello.transport == HelloTransport::SOCKET {
+        return peer_fallback(hello);
+    }
+    stream_fallback(stream).or_else(|| peer_fallback(hello))
 }
 
 /// Bridge side: refuses the peer. The caller closes the socket afterwards.
@@ -306,7 +329,12 @@ pub(super) fn join(
     options: &ConnectOptions,
     deadline: Instant,
 ) -> Result<Joined, HandshakeError> {
-    stream.queue_message(&hello(options)?);
+    if let (Some(fallback), TransportRequest::Shm) = (stream_fallback(stream), options.transport) {
+        return Err(HandshakeError::ShmRequired {
+            reason: fallback.to_string(),
+        });
+    }
+    stream.queue_message(&hello(options, stream.kind() == StreamKind::Unix)?);
     match stream.flush_until(deadline) {
         // A bridge that closes before it has the Hello may have said why.
         Ok(()) | Err(StreamError::HangUp) => {}
@@ -429,12 +457,12 @@ fn queue_json(stream: &mut FrameStream, topic_id: u16, json: &str) {
     stream.queue(header, json.as_bytes());
 }
 
-fn hello(options: &ConnectOptions) -> Result<Hello, HandshakeError> {
+fn hello(options: &ConnectOptions, passes_fds: bool) -> Result<Hello, HandshakeError> {
     let mut capabilities = 0;
     if membarrier_is_available() {
         capabilities |= CAPABILITY_MEMBARRIER;
     }
-    if !is_disabled("fd-passing") {
+    if passes_fds && !is_disabled("fd-passing") {
         capabilities |= CAPABILITY_FD_PASSING;
     }
     let too_long = |what, text: &str, max| HandshakeError::TooLong {

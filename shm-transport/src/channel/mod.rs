@@ -28,7 +28,7 @@ mod shm;
 mod socket;
 
 use std::collections::VecDeque;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{
@@ -46,7 +46,7 @@ pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
 use crate::error::{ChannelError, ContractMismatch, HandshakeError};
 use crate::layout::CORE_TOPIC_MAX;
 use crate::ring::{Fencing, Frame};
-use crate::socket::FrameStream;
+use crate::socket::{Address, FrameStream, Stream};
 use crate::wakeup::{SpinBudget, WaitStrategy};
 use handshake::JoinedData;
 use shm::ShmData;
@@ -113,30 +113,32 @@ impl End {
 }
 
 impl Channel {
-    /// Connects to a bridge: `unix:/path` or a plain path.
+    /// Connects to a bridge: `unix:/path` or a plain path, `tcp:host:port`, `fd:N` for an inherited socket, `stdio:` for
+    /// standard input and output; see [`Address`]. Shared memory needs a UNIX socket; over the others the link runs over
+    /// the stream.
     ///
     /// # Errors
     ///
-    /// [`HandshakeError`] if there is no bridge, it refuses, or shared memory was required and is not to be had.
+    /// [`HandshakeError`] if the address is not understood, there is no bridge, it refuses, or shared memory was required
+    /// and is not to be had.
     pub fn connect(address: &str, options: &ConnectOptions) -> Result<Self, HandshakeError> {
-        let path = address.strip_prefix("unix:").unwrap_or(address);
-        let stream = UnixStream::connect(path).map_err(|source| {
-            let source = std::io::Error::new(source.kind(), format!("{path}: {source}"));
-            HandshakeError::Io {
-                step: "connect",
-                source,
-            }
-        })?;
-        Self::from_stream(stream, options)
+        let failed = |source| HandshakeError::Io {
+            step: "connect",
+            source,
+        };
+        let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidInput, error));
+        let address: Address = address.parse().map_err(invalid)?;
+        let stream = address.connect(Instant::now() + options.timeout);
+        Self::from_stream(stream.map_err(failed)?, options)
     }
 
-    /// Does the handshake on a connected socket.
+    /// Does the handshake on a connected stream: a `UnixStream`, a `TcpStream`, or a [`Stream`].
     ///
     /// # Errors
     ///
     /// As [`Channel::connect`].
     pub fn from_stream(
-        stream: UnixStream,
+        stream: impl Into<Stream>,
         options: &ConnectOptions,
     ) -> Result<Self, HandshakeError> {
         let deadline = Instant::now() + options.timeout;
@@ -579,8 +581,13 @@ impl Core {
 
     fn hang_up(&mut self) {
         self.hung_up = true;
-        self.end
-            .get_or_insert_with(|| End::PeerLost("end of stream on the control socket".into()));
+        let missing = self.stream.missing();
+        self.end.get_or_insert_with(|| {
+            End::PeerLost(match missing {
+                0 => "end of stream on the control socket".into(),
+                missing => format!("end of stream inside a frame: missing_bytes={missing}"),
+            })
+        });
     }
 }
 

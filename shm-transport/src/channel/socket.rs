@@ -1,10 +1,9 @@
 //! The data path of a channel over the socket: application frames and control frames on one stream.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 
 use mycelium_messages::control::Ack;
 
@@ -238,9 +237,8 @@ impl Core {
         deadline: Option<Instant>,
     ) -> Result<bool, ChannelError> {
         self.statistics.parks += 1;
-        let mut fds = [PollFd::new(self.stream.as_fd(), events)];
-        match poll(&mut fds, poll_timeout(deadline)) {
-            Ok(ready) => Ok(ready > 0),
+        match self.stream.poll(events, poll_timeout(deadline)) {
+            Ok(ready) => Ok(ready),
             Err(Errno::EINTR) => Ok(true),
             Err(errno) => Err(ChannelError::Io {
                 step: "poll",
