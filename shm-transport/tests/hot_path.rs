@@ -3,13 +3,16 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write as _;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use shm_transport::channel::LinkEnds;
 use shm_transport::frame::FrameHeader;
 use shm_transport::ring::{BatchLimit, Consumer, Fencing, Producer, RingMemory};
+use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
 
 const HANDOVERS: u64 = 100_000;
 const TOPIC: u16 = 1001;
@@ -106,12 +109,46 @@ fn hand_over_all(producer: &mut Producer, consumer: &mut Consumer) -> bool {
         && hand_over_in_batches(producer, consumer) == HANDOVERS
 }
 
+/// Two sides of a link over heap memory.
+fn link(fencing: Fencing) -> [LinkEnds; 2] {
+    let rings = [(); 2].map(|()| RingMemory::heap(4096).expect("heap ring"));
+    let doorbells = [(); 2].map(|()| Doorbell::new().expect("doorbell"));
+    [0, 1].map(|own: usize| {
+        let [bell, peer] = [own, 1 - own].map(|it| doorbells[it].try_clone().expect("dup"));
+        let (read, write) = (rings[own].clone(), rings[1 - own].clone());
+        LinkEnds::attach(read, write, bell, peer, fencing).expect("fresh rings")
+    })
+}
+
+/// The calls that wait, where there is nothing to wait for; returns how many frames came out as they went in.
+fn hand_over_between_ends([ours, theirs]: &mut [LinkEnds; 2]) -> u64 {
+    let mut spin = SpinBudget::new(WaitStrategy::Park);
+    let mut good = 0;
+    for number in 0..HANDOVERS {
+        let header = FrameHeader::new(TOPIC, 8);
+        if let Ok(mut room) = ours.reserve(&mut spin, header, None) {
+            room.copy_from_slice(&number.to_le_bytes());
+            room.commit();
+        }
+        if let Ok(Some(frame)) = theirs.read(&mut spin, Some(Duration::from_secs(1))) {
+            good += u64::from(frame.header() == header);
+            theirs.advance();
+        }
+    }
+    good
+}
+
 #[test]
 fn publish_and_read_allocate_nothing() {
     let (mut producer, mut consumer) = ends(Fencing::Asymmetric);
     let before = ALLOCATIONS.with(Cell::get);
     let good = hand_over_all(&mut producer, &mut consumer);
-    let after = ALLOCATIONS.with(Cell::get);
+    let after_rings = ALLOCATIONS.with(Cell::get);
+    let mut link = link(Fencing::Asymmetric);
+    let before_link = ALLOCATIONS.with(Cell::get);
+    let good = good && hand_over_between_ends(&mut link) == HANDOVERS;
+    let setup = before_link - after_rings;
+    let after = ALLOCATIONS.with(Cell::get) - setup;
     assert_eq!((good, after - before), (true, 0));
     drop(std::hint::black_box(Box::new(1_u8)));
     assert!(ALLOCATIONS.with(Cell::get) > after, "the counter counts");
@@ -151,7 +188,11 @@ fn publish_and_read_make_no_system_call() {
     );
     for fencing in [Fencing::Asymmetric, Fencing::Fenced] {
         let (mut producer, mut consumer) = ends(fencing);
-        let ended = run_without_system_calls(|| hand_over_all(&mut producer, &mut consumer));
+        let mut link = link(fencing);
+        let ended = run_without_system_calls(|| {
+            hand_over_all(&mut producer, &mut consumer)
+                && hand_over_between_ends(&mut link) == HANDOVERS
+        });
         assert!(
             matches!(ended, WaitStatus::Exited(_, 0)),
             "{fencing:?}: {ended:?}"

@@ -403,11 +403,12 @@ impl LinkEnds {
         spin: &mut SpinBudget,
         timeout: Option<Duration>,
     ) -> Result<Option<Frame<'_>>, EndsError> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        match self.wait(spin, WaitFor::Frame, deadline, None)? {
-            Waited::Ready => Ok(self.peek()?),
-            Waited::TimedOut | Waited::Interrupted => Ok(None),
+        // The clock is read only if this has to wait.
+        if self.consumer.peek()?.is_none() {
+            let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            self.wait(spin, WaitFor::Frame, deadline, None)?;
         }
+        Ok(self.peek()?)
     }
 
     /// Waits for room for a frame and lends it to be filled in place: at most `timeout`, `None` for ever. No system call

@@ -186,6 +186,11 @@ impl<'a> Reservation<'a> {
     /// Makes the frame visible to the consumer, or adds it to its batch.
     #[inline]
     pub fn commit(mut self) {
+        self.publish();
+    }
+
+    #[inline]
+    fn publish(&mut self) {
         if !self.padded {
             self.zero_padding();
         }
@@ -202,15 +207,7 @@ impl<'a> Reservation<'a> {
     #[inline]
     #[must_use = "a parked consumer stays asleep unless it is notified"]
     pub fn commit_and_ask(mut self) -> bool {
-        if !self.padded {
-            self.zero_padding();
-        }
-        match self.batch.take() {
-            None => self.producer.commit(self.header, self.placement),
-            Some(batch) => self
-                .producer
-                .commit_in_batch(batch, self.header, self.placement),
-        }
+        self.publish();
         self.producer.wakeup_due()
     }
 
