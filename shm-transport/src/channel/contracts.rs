@@ -228,6 +228,35 @@ fn digest_of(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
+/// Topics whose frames do not flow because of the differences.
+pub(super) fn refused_topics(differences: &[ContractDifference]) -> Vec<u16> {
+    let incompatible = differences.iter().filter(|it| !it.compatible);
+    incompatible
+        .flat_map(|it| [Some(it.topic_id), it.peer_topic_id])
+        .flatten()
+        .collect()
+}
+
+/// One warning if there is a message that does not flow; the others do no harm.
+pub(super) fn tell_differences(link: &str, differences: &[ContractDifference]) {
+    if differences.is_empty() {
+        return;
+    }
+    let (common, refused): (Vec<_>, Vec<_>) = differences.iter().partition(|it| it.compatible);
+    let texts = |of: &[&ContractDifference]| {
+        let texts: Vec<_> = of.iter().map(|it| it.text.as_str()).collect();
+        texts.join("; ")
+    };
+    if !refused.is_empty() {
+        let refused = texts(&refused);
+        tracing::warn!(%link, %refused, "contracts differ (bridge -> this side): these topics are refused, the others flow");
+    }
+    if !common.is_empty() {
+        let differences = texts(&common);
+        tracing::info!(%link, %differences, "contracts differ (bridge -> this side) without harm");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use mycelium_messages::bandit::{CONTRACTS, Quote};

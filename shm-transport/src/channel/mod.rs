@@ -39,6 +39,7 @@ use mycelium_messages::{InlineString, Message};
 #[cfg(feature = "tokio")]
 pub use aio::{AsyncChannel, Frames, OwnedFrame};
 pub use contracts::{ContractDifference, PeerContracts, ReportError};
+use contracts::{refused_topics, tell_differences};
 pub use ends::{EndsError, LinkEnds, LinkReservation, WaitError, WaitFor, Waited};
 pub use fallback::Fallback;
 pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
@@ -502,34 +503,6 @@ impl Asked {
             topic_id: M::TOPIC_ID,
             layout_digest: M::LAYOUT_DIGEST,
         }
-    }
-}
-
-fn refused_topics(differences: &[ContractDifference]) -> Vec<u16> {
-    let incompatible = differences.iter().filter(|it| !it.compatible);
-    incompatible
-        .flat_map(|it| [Some(it.topic_id), it.peer_topic_id])
-        .flatten()
-        .collect()
-}
-
-/// One warning if there is a message that does not flow; the others do no harm.
-fn tell_differences(link: &str, differences: &[ContractDifference]) {
-    if differences.is_empty() {
-        return;
-    }
-    let (common, refused): (Vec<_>, Vec<_>) = differences.iter().partition(|it| it.compatible);
-    let texts = |of: &[&ContractDifference]| {
-        let texts: Vec<_> = of.iter().map(|it| it.text.as_str()).collect();
-        texts.join("; ")
-    };
-    if !refused.is_empty() {
-        let refused = texts(&refused);
-        tracing::warn!(%link, %refused, "contracts differ (bridge -> this side): these topics are refused, the others flow");
-    }
-    if !common.is_empty() {
-        let differences = texts(&common);
-        tracing::info!(%link, %differences, "contracts differ (bridge -> this side) without harm");
     }
 }
 
