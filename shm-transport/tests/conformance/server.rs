@@ -20,18 +20,18 @@ use shm_transport::segment::Segment;
 use shm_transport::socket::{FillOutcome, FrameStream, Stream, Traffic};
 use shm_transport::wakeup::Doorbell;
 
-pub const WATCHDOG: Duration = Duration::from_secs(60);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// What outlives a peer.
-pub struct Memory {
-    pub segment: Option<Segment>,
-    pub rings: [RingMemory; 2],
+pub(crate) struct Memory {
+    pub(crate) segment: Option<Segment>,
+    pub(crate) rings: [RingMemory; 2],
     doorbells: [Doorbell; 2],
-    pub epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 impl Memory {
-    pub fn new(segment: Option<Segment>, capacity: usize) -> Self {
+    pub(crate) fn new(segment: Option<Segment>, capacity: usize) -> Self {
         let rings = match &segment {
             Some(segment) => [segment.ring(0), segment.ring(1)],
             None => [0, 1].map(|_| RingMemory::heap(capacity).expect("heap")),
@@ -64,20 +64,20 @@ enum Wire {
     Pumped(Box<Pump>),
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub memory: Memory,
     ends: LinkEnds,
     wire: Wire,
     /// Control frames that came and are not requests.
-    pub control: VecDeque<(FrameHeader, Vec<u8>)>,
-    pub requests: usize,
+    pub(crate) control: VecDeque<(FrameHeader, Vec<u8>)>,
+    pub(crate) requests: usize,
     /// The stream has ended; so many bytes of a frame are missing.
-    pub ended: Option<usize>,
+    pub(crate) ended: Option<usize>,
 }
 
 impl Server {
     /// Does the handshake; the peer must be at it in another thread or process.
-    pub fn accept(stream: Stream, mut memory: Memory, fenced: bool) -> Self {
+    pub(crate) fn accept(stream: Stream, mut memory: Memory, fenced: bool) -> Self {
         let deadline = Instant::now() + WATCHDOG;
         let mut stream = FrameStream::new(stream).expect("stream");
         let hello = receive_hello(&mut stream, deadline).expect("Hello");
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// Moves what can be moved now, and answers requests.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let mut came = Vec::new();
         match &mut self.wire {
             Wire::Control(stream) => {
@@ -188,14 +188,14 @@ impl Server {
         }
     }
 
-    pub fn send_control<M: Message>(&mut self, message: &M) {
+    pub(crate) fn send_control<M: Message>(&mut self, message: &M) {
         match &mut self.wire {
             Wire::Control(stream) => stream.queue_message(message),
             Wire::Pumped(pump) => pump.queue_message(message),
         }
     }
 
-    pub fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         match &self.wire {
             Wire::Control(stream) => stream.traffic(),
             Wire::Pumped(pump) => pump.traffic(),
@@ -219,7 +219,7 @@ impl Server {
     }
 
     /// Drives the link until the condition holds.
-    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         let give_up = Instant::now() + WATCHDOG;
         loop {
             self.turn();
@@ -232,14 +232,14 @@ impl Server {
     }
 
     /// The next frame, without driving the stream.
-    pub fn take(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
         let payload = self.ends.peek().expect("sound")?.to_vec();
         self.ends.advance();
         Some(payload)
     }
 
     /// Waits for the next frame; `None` once the peer is gone and everything is read.
-    pub fn recv(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn recv(&mut self) -> Option<Vec<u8>> {
         let mut got = None;
         self.until("a frame comes", |server| {
             got = server.take();
@@ -251,7 +251,7 @@ impl Server {
         })
     }
 
-    pub fn try_publish(&mut self, topic_id: u16, payload: &[u8]) -> bool {
+    pub(crate) fn try_publish(&mut self, topic_id: u16, payload: &[u8]) -> bool {
         match self.ends.try_publish(&Frame::new(topic_id, payload)) {
             Ok(()) => true,
             Err(ReserveError::Full { .. }) => false,
@@ -259,19 +259,19 @@ impl Server {
         }
     }
 
-    pub fn publish(&mut self, topic_id: u16, payload: &[u8]) {
+    pub(crate) fn publish(&mut self, topic_id: u16, payload: &[u8]) {
         self.until("there is room", |server| {
             server.try_publish(topic_id, payload)
         });
     }
 
     /// Bytes that the peer has not acknowledged.
-    pub fn unacknowledged(&self) -> usize {
+    pub(crate) fn unacknowledged(&self) -> usize {
         self.memory.rings[0].occupancy()
     }
 
     /// Closes the stream and keeps the rings.
-    pub fn into_memory(self) -> Memory {
+    pub(crate) fn into_memory(self) -> Memory {
         self.memory
     }
 }
