@@ -217,7 +217,7 @@ def test_a_missing_or_bad_address_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(mycelium.AddressError, match="fd=99999"):
         mycelium.connect()
     with pytest.raises(mycelium.AddressError, match="tcp:"):
-        mycelium.connect("tcp:localhost:1")
+        mycelium.connect("udp:localhost:1")
     with pytest.raises(mycelium.AddressError, match="len=200"):
         mycelium.connect("unix:/" + "x" * 199)
     with pytest.raises(mycelium.PeerLost, match="running"):

@@ -70,6 +70,11 @@ def establish(
     fd_passing = not here.problem and hasattr(socket.socket, "recvmsg") and not ordering.disabled("fd-passing")
     if transport == "shm" and here.problem:
         raise TransportUnavailable(f"shared memory is demanded: {here.reason}", code=int(FallbackCode[here.problem]))
+    if sock.family != socket.AF_UNIX:
+        fd_passing = False
+        if transport == "shm":
+            text = "shared memory is demanded: a stream over tcp carries no file descriptors; connect to unix:/path"
+            raise TransportUnavailable(text, code=int(FallbackCode.REMOTE))
     handshake = Handshake(
         name=name,
         token=token,

@@ -29,8 +29,8 @@ def connect(
     """Connects to a bridge.
 
     Args:
-        address: ``unix:/path`` of a listening bridge. None in a worker: the bridge that started this process has left
-            a connected socket (``MYCELIUM_FD``).
+        address: ``unix:/path`` of a listening bridge, or ``tcp:host:port``, which rules shared memory out. None in a
+            worker: the bridge that started this process has left a connected socket (``MYCELIUM_FD``).
         name: Name of the link, unique in the bridge; None takes ``MYCELIUM_WORKER``, or lets the bridge choose.
         transport: ``"auto"`` takes shared memory if possible, ``"shm"`` nothing else, ``"socket"`` the socket.
         contracts: The generated messages module, or several, or message classes. Where they differ from the bridge's,
@@ -64,7 +64,7 @@ def connect(
         del os.environ["MYCELIUM_FD"]
         sock = _socket.adopt(int(text))
     else:
-        sock = _socket.connect_unix(address, timeout)
+        sock = _socket.connect(address, timeout)
     return Channel(
         sock,
         name=name,
