@@ -184,6 +184,7 @@ class BridgeDouble:
         if not self.over_shm:
             return self.received.pop(0)
         while True:
+            wait_until(lambda: self.consumer.has_data, "the record behind padding")
             word = self.consumer.word
             header = self.consumer.inspect(self.consumer.words[word])
             if header is not None:
