@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-fallback lint check-contracts generate bench clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-fallback lint check-contracts generate bench bench-dynamic clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -75,6 +75,9 @@ miri: ## The ring under Miri, with both aliasing models
 bench: ## Measure the transport beside its floors and its rivals; BENCH_FLAGS go to the comparison
 	$(CARGO) bench --package mycelium-benches
 	$(CARGO) run --release --package mycelium-benches --bin measure -- $(BENCH_FLAGS)
+
+bench-dynamic: $(VENV)/.dev ## What JSON, MessagePack and raw messages cost beside those of a contract; BENCH_FLAGS go to the program
+	$(CARGO) run --release --package mycelium-benches --bin dynamic -- --python $(MYCELIUM_PYTHON) --docs docs/benchmarks.md $(BENCH_FLAGS)
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

@@ -42,12 +42,21 @@ const RATES: &[(&str, &str, &str)] = &[
 ///
 /// If the file cannot be read or written, or has no markers.
 pub fn rewrite(path: &Path, report: &Report) -> Result<(), String> {
+    replace_between(path, BEGIN, END, &tables(report))
+}
+
+/// Replaces what stands between two lines of a file.
+///
+/// # Errors
+///
+/// If the file cannot be read or written, or does not have both lines.
+pub fn replace_between(path: &Path, begin: &str, end: &str, new: &str) -> Result<(), String> {
     let problem = |error| format!("{}: {error}", path.display());
     let text = std::fs::read_to_string(path).map_err(problem)?;
-    let missing = || format!("{}: no lines {BEGIN} and {END}", path.display());
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(END).ok_or_else(missing)?;
-    let text = format!("{before}{BEGIN}\n\n{}\n{END}{after}", tables(report));
+    let missing = || format!("{}: no lines {begin} and {end}", path.display());
+    let (before, rest) = text.split_once(begin).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(end).ok_or_else(missing)?;
+    let text = format!("{before}{begin}\n\n{new}\n{end}{after}");
     std::fs::write(path, text).map_err(problem)
 }
 
