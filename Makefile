@@ -35,7 +35,7 @@ lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --package mycelium-messages --features serde --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
-	cd python-sdk && ../$(BIN)/ruff format --check . ../contracts/tests/golden && ../$(BIN)/ruff check . ../contracts/tests/golden
+	cd python-sdk && ../$(BIN)/ruff format --check . ../contracts/tests/golden ../benches/python && ../$(BIN)/ruff check . ../contracts/tests/golden ../benches/python
 	cd python-sdk && ../$(BIN)/mypy && ../$(BIN)/basedpyright --pythonpath ../$(BIN)/python
 
 check-contracts: ## Fail if generated files are stale

@@ -359,6 +359,8 @@ class ChannelCore:
             reply = self._replies.pop(key, None)
             if reply is not None:
                 break
+            if self._failure is not None:
+                raise self._failure
             if self._link.eof or self._link.writer.lost:
                 raise PeerLost(f"bridge hung up: request={request} topic_id={contract.TOPIC_ID}")
             left = self._left_ms(deadline)

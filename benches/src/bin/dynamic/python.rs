@@ -27,8 +27,8 @@ pub(crate) fn measure(python: &Path, rounds: usize, messages: usize) -> Result<R
     let python = root().join(python);
     let output = Command::new(&python)
         .arg(root().join("benches/python/dynamic.py"))
-        .arg(root().join("tests/contracts"))
         .args([rounds.to_string(), messages.to_string()])
+        .env("PYTHONPATH", root().join("tests/contracts"))
         .env("MYCELIUM_FD", "0")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stderr(Stdio::inherit())
