@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dynamic_messages as contracts
+
 import mycelium
 from mycelium._publisher import Publisher
 
