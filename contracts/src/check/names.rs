@@ -52,11 +52,17 @@ const TYPE_NAMES: &[&str] = &[
     "Sequence",
     "Some",
     "String",
+    "TryFrom",
     "U128",
     "ValidationError",
     "Vec",
     "Views",
     "WireBool",
+];
+
+/// Names of what every generated Python class has, which hide an enum of that name in its body.
+const CLASS_NAMES: &[&str] = &[
+    "DELIVERY", "ENCODING", "FIELDS", "KEY", "NAME", "SIZE", "TOPIC",
 ];
 
 /// Names of generated code that a constant would take away.
@@ -218,6 +224,11 @@ pub(super) fn check(file: &File, report: &mut Report) {
         };
         let generated = name.value.to_uppercase();
         check_one(&mut scope, "constant", name, &name.value);
+        if is_identifier(&name.value) && !name.value.contains(|c: char| c.is_ascii_uppercase()) {
+            // Such a name can be that of a function or type that generated code needs.
+            let text = format!("'{}' is not the name of a constant", name.value);
+            scope.error(name.at, &text, &format!("write {generated}"));
+        }
         if CONSTANT_NAMES.contains(&generated.as_str()) || TYPE_NAMES.contains(&name.value.as_str())
         {
             let text = format!(
@@ -258,7 +269,9 @@ pub(super) fn check_variant(scope: &mut Scope<'_>, name: &Text) {
 
 /// Whether generated code needs this name of a type for itself.
 pub(super) fn is_taken(name: &str) -> bool {
-    TYPE_NAMES.contains(&name) || KEYWORDS.contains(&name)
+    [TYPE_NAMES, KEYWORDS, CLASS_NAMES]
+        .iter()
+        .any(|names| names.contains(&name))
 }
 
 /// Checks that enums and constants are not called like one another or like a message.
