@@ -97,10 +97,20 @@ impl Report {
     }
 }
 
+/// Findings that the text of a report shows; the others are counted.
+const SHOWN_MAX: usize = 200;
+
 impl fmt::Display for Report {
-    /// One `file:line:column: …` line per finding, followed by its hint.
+    /// One `file:line:column: …` line per finding, followed by its hint; errors come before warnings where
+    /// there are more than 200, and what is beyond those is counted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, found) in self.diagnostics.iter().enumerate() {
+        let hidden = self.diagnostics.len().saturating_sub(SHOWN_MAX);
+        let mut found: Vec<_> = self.diagnostics.iter().collect();
+        if hidden > 0 {
+            found.sort_by_key(|found| found.severity == Severity::Warning);
+            found.truncate(SHOWN_MAX);
+        }
+        for (number, found) in found.into_iter().enumerate() {
             if number > 0 {
                 writeln!(f)?;
             }
@@ -115,6 +125,10 @@ impl fmt::Display for Report {
             if let Some(hint) = &found.hint {
                 write!(f, "\n  hint: {hint}")?;
             }
+        }
+        if hidden > 0 {
+            let file = self.file.display();
+            write!(f, "\n{file}: {hidden} more findings are not shown")?;
         }
         Ok(())
     }

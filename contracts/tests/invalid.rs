@@ -55,3 +55,24 @@ fn bytes_that_are_not_utf8_are_a_finding_with_their_line() {
     let expected = "x.yaml:2:1: not UTF-8: offset=8\n  hint: save the file as UTF-8";
     assert_eq!(report.to_string(), expected);
 }
+
+#[test]
+fn of_very_many_findings_the_errors_are_shown_first_and_the_rest_is_counted() {
+    use std::fmt::Write as _;
+    let mut text =
+        String::from("messages:\n  A:\n    tlv_type: 1000\n    domain: D\n    fields:\n");
+    for number in 0..300 {
+        let _ = writeln!(text, "      f{number}: {{ type: u8, colour: red }}");
+    }
+    text.push_str("      last: { type: u7 }\n");
+    let report = mycelium_contracts::parse(Path::new("many.yaml"), text.as_bytes());
+    let report = report.expect_err("an unknown type");
+    assert_eq!(report.diagnostics.len(), 301);
+    let shown = report.to_string();
+    assert!(shown.starts_with("many.yaml:306:"), "{shown:.100}");
+    assert_eq!(shown.matches(" warning: ").count(), 199);
+    assert!(
+        shown.ends_with("\nmany.yaml: 101 more findings are not shown"),
+        "{shown}"
+    );
+}
