@@ -87,6 +87,12 @@ fn main() {
   Hex: { tlv_type: 1004, domain: D, sensitivity: secret, fields: { a: { type: \"[u8; 64]\" } } }
 ";
     add("taken_names", taken);
+    let camel = "messages:
+  quoteTick: { tlv_type: 1000, domain: D, delivery: conflate, key: [bidPrice], fields: { bidPrice: { type: f64 }, sideOf: { type: u8, enum: { UP: 0, DOWN: 1 } } } }
+  shortNote: { tlv_type: 1001, domain: D, encoding: json, max_size: 9 }
+";
+    add("camel", camel);
+    let _ = writeln!(config, "python = \"camel.py\"");
     write(&folder.join("generate.toml"), &config);
     write(&folder.join("alone.rs"), &modules);
     let config = mycelium_contracts::Config::load(&folder.join("generate.toml")).expect("valid");

@@ -14,9 +14,15 @@ mod alone {
     include!(concat!(env!("OUT_DIR"), "/alone.rs"));
 }
 
-use alone::{bool, dynamic, long_bytes, method_names, nothing, taken_names, text, trait_names};
+use alone::{
+    bool, camel, dynamic, long_bytes, method_names, nothing, taken_names, text, trait_names,
+};
+use std::path::Path;
+use std::process::Command;
+
 use mycelium_messages::Message;
 use mycelium_messages::message::{DynamicMessage, Encoding};
+use mycelium_tests::{python, repository};
 
 #[test]
 fn a_file_with_one_type_has_what_every_file_has() {
@@ -64,4 +70,43 @@ fn names_that_generated_code_uses_itself_are_free() {
     let viewed =
         trait_names::One::view(zerocopy::IntoBytes::as_bytes(&one)).expect("the same layout");
     assert_eq!((viewed.view.as_str(), viewed.set()), (Ok("w"), Ok(true)));
+}
+
+/// What the classes of a Python module say about their contracts.
+fn json_of_python(folder: &Path, module: &str) -> String {
+    let output = Command::new(python())
+        .args([
+            "-c",
+            &format!("import {module}; print({module}.CONTRACTS.to_json(), end='')"),
+        ])
+        .current_dir(folder)
+        .output()
+        .expect("Python starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn both_languages_and_the_model_describe_contracts_in_the_same_bytes() {
+    let generated = Path::new(env!("OUT_DIR"));
+    let camel = mycelium_contracts::load(generated.join("camel.yaml")).expect("valid");
+    let expected = camel.shape().to_json();
+    assert!(
+        expected.contains("[\"bidPrice\",\"f64\",0,8]"),
+        "{expected}"
+    );
+    assert_eq!(camel::CONTRACTS.to_json(), expected);
+    assert_eq!(json_of_python(generated, "camel"), expected);
+    assert_eq!(camel::QuoteTick::KEY, ["bidPrice"]);
+
+    let folder = repository().join("contracts/tests/golden");
+    let grammar = mycelium_contracts::load(folder.join("grammar.yaml")).expect("valid");
+    assert_eq!(
+        json_of_python(&folder, "grammar"),
+        grammar.shape().to_json()
+    );
 }

@@ -90,6 +90,10 @@ fn control_frames_agree_with_their_vectors() {
 fn every_type_of_the_grammar_agrees_with_its_vectors() {
     let text = include_str!("../../../tests/golden/grammar.json");
     run_file(text, &golden::CONTRACTS, grammar::each);
+    let file =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/grammar.yaml");
+    let model = mycelium_contracts::load(file).expect("valid");
+    assert_eq!(golden::CONTRACTS.to_json(), model.shape().to_json());
 }
 
 #[test]
