@@ -171,6 +171,7 @@ impl LinkEnds {
     /// # Errors
     ///
     /// As [`Producer::try_reserve`].
+    #[inline]
     pub fn try_publish(&mut self, frame: &Frame<'_>) -> Result<(), ReserveError> {
         self.producer.try_forward(frame)?;
         if self.producer.wakeup_due() {
@@ -184,11 +185,13 @@ impl LinkEnds {
     /// # Errors
     ///
     /// [`Corrupt`] if its header breaks the rules.
+    #[inline]
     pub fn peek(&mut self) -> Result<Option<Frame<'_>>, Corrupt> {
         self.consumer.peek()
     }
 
     /// Passes the frame that was looked at last, and wakes the peer if it waits for the room.
+    #[inline]
     pub fn advance(&mut self) {
         self.consumer.advance();
         self.flush_wakeups();
@@ -201,12 +204,14 @@ impl LinkEnds {
     }
 
     /// Wakes the peer if a head store made room that it sleeps for.
+    #[inline]
     fn flush_wakeups(&mut self) {
         if self.consumer.wakeup_due() {
             self.notify();
         }
     }
 
+    #[cold]
     fn notify(&mut self) {
         ring(&self.peer_doorbell, &mut self.wakeups_sent);
     }

@@ -10,7 +10,11 @@ use crate::error::CreateError;
 use crate::layout;
 use crate::sync::AtomicU64;
 
-/// Where the words and payloads of one ring lie.
+/// Where the words and payloads of one ring lie, and what keeps them there.
+///
+/// A value of its own in every handle: an end of a ring finds its pointers in itself, not behind another one, which the
+/// compiler would have to follow again after every atomic access.
+#[derive(Clone)]
 pub(super) struct Backing {
     control: NonNull<u8>,
     data: NonNull<u8>,
@@ -81,10 +85,12 @@ impl Backing {
         }
     }
 
+    #[inline]
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
+    #[inline]
     pub(super) fn control_word(&self, offset: usize) -> &AtomicU64 {
         debug_assert!(offset + size_of::<u64>() <= layout::RING_CONTROL_LEN);
         // SAFETY: the offset is one of the four constants of the layout, inside the control block and 8-byte aligned.
@@ -92,6 +98,7 @@ impl Backing {
         unsafe { AtomicU64::from_ptr(self.control.as_ptr().add(offset).cast()) }
     }
 
+    #[inline]
     pub(super) fn word(&self, index: usize) -> &AtomicU64 {
         debug_assert!(index.is_multiple_of(layout::FRAME_ALIGN) && index < self.capacity);
         // SAFETY: callers derive `index` from a position that is a multiple of 8, masked with capacity - 1; so the word
@@ -100,6 +107,7 @@ impl Backing {
     }
 
     /// The payload bytes from `index` on, `len` of which lie inside the data area.
+    #[inline]
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
         debug_assert!(
             index + len <= self.capacity,
@@ -123,6 +131,7 @@ pub(super) struct Payload<'a> {
 
 impl Payload<'_> {
     /// Bytes at `start`; the caller says for how long they stay readable.
+    #[inline]
     pub(super) fn at(start: NonNull<u8>) -> Self {
         Self {
             start,
@@ -130,6 +139,7 @@ impl Payload<'_> {
         }
     }
 
+    #[inline]
     pub(super) fn as_ptr(self) -> NonNull<u8> {
         self.start
     }

@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 
@@ -17,9 +18,14 @@ const WORD: usize = size_of::<u64>();
 /// Distance of two control words.
 const CONTROL_STEP: usize = layout::RING_TAIL_OFFSET;
 
+#[derive(Clone)]
 pub(super) struct Backing {
+    words: Arc<Words>,
+}
+
+struct Words {
     control: [AtomicU64; 4],
-    words: Vec<Word>,
+    data: Vec<Word>,
 }
 
 struct Word {
@@ -28,9 +34,9 @@ struct Word {
 }
 
 // SAFETY: the cells hold nothing; the checker watches who touches them when, which is what they are for.
-unsafe impl Send for Backing {}
+unsafe impl Send for Words {}
 // SAFETY: as above.
-unsafe impl Sync for Backing {}
+unsafe impl Sync for Words {}
 
 impl Backing {
     pub(super) fn heap(capacity: usize) -> Result<Self, CreateError> {
@@ -38,23 +44,26 @@ impl Backing {
             value: AtomicU64::new(0),
             payload: UnsafeCell::new(()),
         };
-        Ok(Self {
+        let words = Words {
             control: std::array::from_fn(|_| AtomicU64::new(0)),
-            words: (0..capacity / WORD).map(|_| word()).collect(),
+            data: (0..capacity / WORD).map(|_| word()).collect(),
+        };
+        Ok(Self {
+            words: Arc::new(words),
         })
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.words.len() * WORD
+        self.words.data.len() * WORD
     }
 
     pub(super) fn control_word(&self, offset: usize) -> &AtomicU64 {
-        &self.control[offset / CONTROL_STEP]
+        &self.words.control[offset / CONTROL_STEP]
     }
 
     pub(super) fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index.is_multiple_of(WORD), "index={index}");
-        &self.words[index / WORD].value
+        &self.words.data[index / WORD].value
     }
 
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
@@ -103,7 +112,7 @@ impl Payload<'_> {
             Self::Ring { backing, index } => {
                 for offset in 0..len {
                     let at = index + offset;
-                    let word = &backing.words[at / WORD];
+                    let word = &backing.words.data[at / WORD];
                     if offset == 0 || at.is_multiple_of(WORD) {
                         word.payload.with(|_| ());
                     }
@@ -134,7 +143,7 @@ impl Payload<'_> {
         // SAFETY: by the contract of this function; the buffer has the length.
         unsafe { source.read_to(bytes.as_mut_ptr(), len) };
         let first = (index + offset) / WORD;
-        for (word, bytes) in backing.words[first..].iter().zip(bytes.chunks_exact(WORD)) {
+        for (word, bytes) in backing.words.data[first..].iter().zip(bytes.chunks_exact(WORD)) {
             word.payload.with_mut(|_| ());
             let value = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
             word.value.store(value, Ordering::Relaxed);

@@ -65,6 +65,7 @@ impl Consumer {
     }
 
     /// Bytes of the ring.
+    #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.memory.capacity()
@@ -77,6 +78,7 @@ impl Consumer {
     }
 
     /// Bytes read since the ring was created, padding included.
+    #[inline]
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
@@ -128,6 +130,7 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Corrupt`] if the header word breaks the rules of the ring. The consumer stays where it is.
+    #[inline]
     pub fn try_read(&mut self) -> Result<Option<ReadGuard<'_>>, Corrupt> {
         Ok(self.poll()?.map(|header| ReadGuard {
             consumer: self,
@@ -207,11 +210,13 @@ impl Consumer {
         }
     }
 
+    #[inline]
     fn frame(&self, header: FrameHeader) -> Frame<'_> {
         self.frame_at(self.position, header)
     }
 
     /// The frame at `position`, whose header [`Consumer::look`] has checked.
+    #[inline]
     pub(super) fn frame_at(&self, position: u64, header: FrameHeader) -> Frame<'_> {
         let payload = self
             .memory
@@ -241,6 +246,7 @@ impl Consumer {
     }
 
     /// Acknowledges everything that was passed so far.
+    #[inline]
     pub fn publish_head(&mut self) {
         self.store_head(self.position);
     }
@@ -260,6 +266,7 @@ impl Consumer {
         self.store_head(position);
     }
 
+    #[inline]
     fn store_head(&mut self, position: u64) {
         if position == self.published {
             return;
@@ -308,6 +315,7 @@ impl Consumer {
         true
     }
 
+    #[inline]
     pub(super) fn index(&self, position: u64) -> usize {
         position as usize & (self.capacity() - 1)
     }
@@ -329,6 +337,7 @@ pub struct ReadGuard<'a> {
 
 impl ReadGuard<'_> {
     /// The frame.
+    #[inline]
     #[must_use]
     pub fn frame(&self) -> Frame<'_> {
         self.consumer.frame(self.header)
@@ -339,6 +348,7 @@ impl ReadGuard<'_> {
 }
 
 impl Drop for ReadGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.consumer.advance();
     }

@@ -15,11 +15,12 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 /// The memory lives as long as any handle, [`Producer`](super::Producer) or [`Consumer`](super::Consumer) on it.
 #[derive(Clone)]
 pub struct RingMemory {
-    area: Arc<Area>,
+    backing: Backing,
+    ends: Arc<Ends>,
 }
 
-struct Area {
-    backing: Backing,
+/// Who has which end, among all handles on one ring.
+struct Ends {
     producer_attached: AtomicBool,
     consumer_attached: AtomicBool,
     /// Keeps other processes from taking an end that this one has; a ring on the heap needs none.
@@ -68,14 +69,14 @@ impl RingMemory {
 
     fn over(backing: Backing, claims: Option<Box<dyn Claims>>) -> Self {
         let free = || AtomicBool::new(false);
-        let area = Area {
-            backing,
+        let ends = Ends {
             producer_attached: free(),
             consumer_attached: free(),
             claims,
         };
         Self {
-            area: Arc::new(area),
+            backing,
+            ends: Arc::new(ends),
         }
     }
 
@@ -102,12 +103,14 @@ impl RingMemory {
     }
 
     /// Bytes of the data area, a power of two.
+    #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.area.backing.capacity()
+        self.backing.capacity()
     }
 
     /// Largest payload that the ring takes, in bytes: a quarter of the capacity, less the frame header.
+    #[inline]
     #[must_use]
     pub fn max_payload(&self) -> usize {
         self.capacity() / layout::RING_RECORD_DIVISOR - layout::FRAME_HEADER_LEN
@@ -160,7 +163,7 @@ impl RingMemory {
             return Err(AttachError::Taken { end: end.name() });
         }
         if self
-            .area
+            .ends
             .claims
             .as_ref()
             .is_some_and(|claims| !claims.take(end))
@@ -172,7 +175,7 @@ impl RingMemory {
     }
 
     pub(super) fn detach(&self, end: End) {
-        if let Some(claims) = &self.area.claims {
+        if let Some(claims) = &self.ends.claims {
             claims.give_back(end);
         }
         self.attached(end).store(false, Ordering::Release);
@@ -180,34 +183,40 @@ impl RingMemory {
 
     fn attached(&self, end: End) -> &AtomicBool {
         match end {
-            End::Producer => &self.area.producer_attached,
-            End::Consumer => &self.area.consumer_attached,
+            End::Producer => &self.ends.producer_attached,
+            End::Consumer => &self.ends.consumer_attached,
         }
     }
 
+    #[inline]
     pub(super) fn head(&self) -> &AtomicU64 {
         self.control_word(layout::RING_HEAD_OFFSET)
     }
 
+    #[inline]
     pub(super) fn tail(&self) -> &AtomicU64 {
         self.control_word(layout::RING_TAIL_OFFSET)
     }
 
+    #[inline]
     pub(super) fn consumer_parked(&self) -> &AtomicU64 {
         self.control_word(layout::RING_CONSUMER_PARKED_OFFSET)
     }
 
+    #[inline]
     pub(super) fn producer_parked(&self) -> &AtomicU64 {
         self.control_word(layout::RING_PRODUCER_PARKED_OFFSET)
     }
 
+    #[inline]
     fn control_word(&self, offset: usize) -> &AtomicU64 {
-        self.area.backing.control_word(offset)
+        self.backing.control_word(offset)
     }
 
     /// The header word at `index`, which must be a multiple of 8 below the capacity.
+    #[inline]
     pub(super) fn word(&self, index: usize) -> &AtomicU64 {
-        self.area.backing.word(index)
+        self.backing.word(index)
     }
 
     /// `len` bytes at `index`, which must lie inside the data area.
@@ -217,9 +226,9 @@ impl RingMemory {
     }
 
     /// The payload of the record at `index`, whose `len` bytes must lie inside the data area.
+    #[inline]
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
-        self.area
-            .backing
+        self.backing
             .payload(index + layout::FRAME_HEADER_LEN, len)
     }
 }

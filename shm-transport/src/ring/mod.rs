@@ -122,6 +122,7 @@ impl Fencing {
     /// Orders an earlier commit or head store before a later load of a parked flag.
     ///
     /// SYNC: light fence (here) ↔ heavy fence (`wakeup::heavy_fence`, run by whoever set the flag).
+    #[inline]
     fn light(self) {
         match self {
             Self::Asymmetric => compiler_fence(Ordering::SeqCst),

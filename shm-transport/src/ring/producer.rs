@@ -56,18 +56,21 @@ impl Producer {
     }
 
     /// Bytes of the ring.
+    #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.memory.capacity()
     }
 
     /// Largest payload that the ring takes, in bytes.
+    #[inline]
     #[must_use]
     pub fn max_payload(&self) -> usize {
         self.memory.max_payload()
     }
 
     /// Bytes committed since the ring was created, padding included.
+    #[inline]
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
@@ -188,6 +191,7 @@ impl Producer {
     /// # Panics
     ///
     /// If `payload.len()` is not `header.payload_len`.
+    #[inline]
     pub fn try_push(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), ReserveError> {
         let mut reservation = self.try_reserve(header)?;
         reservation.copy_from_slice(payload);
@@ -200,6 +204,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`Producer::try_reserve`].
+    #[inline]
     pub fn try_publish<M: Message>(&mut self, message: &M) -> Result<(), ReserveError> {
         self.try_push(
             FrameHeader::new(M::TOPIC_ID, size_of::<M>() as u32),
@@ -260,6 +265,7 @@ impl Producer {
     }
 
     /// Where a record of `record_len` bytes would go from `position`.
+    #[inline]
     fn place(&self, position: u64, record_len: usize) -> Placement {
         let index = self.index(position);
         let room = self.capacity() - index;
@@ -278,10 +284,12 @@ impl Producer {
     }
 
     /// Bytes that are free behind `position` by the cached head.
+    #[inline]
     pub(super) fn free(&self, position: u64) -> usize {
         self.capacity() - (position - self.cached_head) as usize
     }
 
+    #[cold]
     pub(super) fn refresh_head(&mut self) -> Result<(), Corrupt> {
         // SYNC: publish-head (release, Consumer::publish_head) ↔ refresh-head (acquire, here): the consumer's reads of
         // the released records happen before our writes over them.
@@ -303,6 +311,7 @@ impl Producer {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn index(&self, position: u64) -> usize {
         position as usize & (self.capacity() - 1)
     }
@@ -381,6 +390,7 @@ pub(super) struct Placement {
 
 impl Placement {
     /// Bytes that must be free: padding, record, and the header word behind it that is zeroed.
+    #[inline]
     pub(super) fn needed(self) -> usize {
         self.pad_len + self.record_len + layout::FRAME_HEADER_LEN
     }

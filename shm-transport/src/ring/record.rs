@@ -23,6 +23,7 @@ pub(super) enum Record {
 /// Checks a header word that was loaded from `index` of a ring.
 ///
 /// The word is the peer's data: nothing in it is used before it is checked here.
+#[inline]
 pub(super) fn check(
     word: u64,
     index: usize,
@@ -33,6 +34,25 @@ pub(super) fn check(
         return Ok(Record::Empty);
     }
     let header = FrameHeader::from_word(word);
+    if !header.is_pad()
+        && header.topic_id != 0
+        && header.payload_len as usize <= payload_max(index, capacity)
+    {
+        return Ok(Record::Frame(header));
+    }
+    check_rare(word, index, capacity, position)
+}
+
+/// Longest payload of a record that starts at `index`.
+#[inline]
+fn payload_max(index: usize, capacity: usize) -> usize {
+    (capacity / layout::RING_RECORD_DIVISOR).min(capacity - index) - layout::FRAME_HEADER_LEN
+}
+
+/// What is neither empty nor a frame: padding, or something that no producer writes.
+#[cold]
+fn check_rare(word: u64, index: usize, capacity: usize, position: u64) -> Result<Record, Corrupt> {
+    let header = FrameHeader::from_word(word);
     let corrupt = |field, value: u64, legal: std::ops::RangeInclusive<u64>| {
         Err(Corrupt {
             field,
@@ -42,37 +62,33 @@ pub(super) fn check(
             word,
         })
     };
+    let payload_len = header.payload_len as usize;
+    if !header.is_pad() {
+        if header.topic_id == 0 {
+            return corrupt("topic_id", 0, 1..=u16::MAX.into());
+        }
+        let payload_max = payload_max(index, capacity) as u64;
+        return corrupt("payload_len", payload_len as u64, 0..=payload_max);
+    }
     let room = capacity - index;
     let record_max = capacity / layout::RING_RECORD_DIVISOR;
-    let payload_len = header.payload_len as usize;
-    if header.is_pad() {
-        let pad_len = layout::FRAME_HEADER_LEN + payload_len;
-        if header.topic_id != 0 {
-            return corrupt("padding topic_id", header.topic_id.into(), 0..=0);
-        }
-        // A producer pads only when a record did not fit, so the padding is shorter than the longest record and never
-        // starts at index 0, where every record fits.
-        if room > record_max {
-            return corrupt("padding room", room as u64, 8..=record_max as u64);
-        }
-        if pad_len != room {
-            let expected = (room - layout::FRAME_HEADER_LEN) as u64;
-            return corrupt(
-                "padding payload_len",
-                payload_len as u64,
-                expected..=expected,
-            );
-        }
-        return Ok(Record::Padding { len: room });
+    if header.topic_id != 0 {
+        return corrupt("padding topic_id", header.topic_id.into(), 0..=0);
     }
-    if header.topic_id == 0 {
-        return corrupt("topic_id", 0, 1..=u16::MAX.into());
+    // A producer pads only when a record did not fit, so the padding is shorter than the longest record and never
+    // starts at index 0, where every record fits.
+    if room > record_max {
+        return corrupt("padding room", room as u64, 8..=record_max as u64);
     }
-    let payload_max = record_max.min(room) - layout::FRAME_HEADER_LEN;
-    if payload_len > payload_max {
-        return corrupt("payload_len", payload_len as u64, 0..=payload_max as u64);
+    if layout::FRAME_HEADER_LEN + payload_len != room {
+        let expected = (room - layout::FRAME_HEADER_LEN) as u64;
+        return corrupt(
+            "padding payload_len",
+            payload_len as u64,
+            expected..=expected,
+        );
     }
-    Ok(Record::Frame(header))
+    Ok(Record::Padding { len: room })
 }
 
 /// A frame in a ring or in a receive buffer, valid as long as it is borrowed.
@@ -95,6 +111,7 @@ impl<'a> Frame<'a> {
     /// # Safety
     ///
     /// `payload` points to `header.payload_len` bytes that stay readable for `'a`.
+    #[inline]
     #[cfg(not(loom))]
     pub(crate) unsafe fn from_raw(header: FrameHeader, payload: NonNull<u8>) -> Self {
         let payload = Payload::at(payload);
@@ -104,6 +121,7 @@ impl<'a> Frame<'a> {
     /// # Safety
     ///
     /// `header.payload_len` bytes of `payload` stay readable for `'a`.
+    #[inline]
     pub(super) unsafe fn from_payload(header: FrameHeader, payload: Payload<'a>) -> Self {
         Self { header, payload }
     }
@@ -113,6 +131,7 @@ impl<'a> Frame<'a> {
     /// # Panics
     ///
     /// If `payload` is longer than a `u32` counts.
+    #[inline]
     #[must_use]
     pub fn new(topic_id: u16, payload: &'a [u8]) -> Self {
         let payload_len = u32::try_from(payload.len()).expect("a payload is shorter than 4 GiB");
@@ -133,23 +152,27 @@ impl<'a> Frame<'a> {
     }
 
     /// The checked header.
+    #[inline]
     #[must_use]
     pub fn header(&self) -> FrameHeader {
         self.header
     }
 
     /// The topic.
+    #[inline]
     #[must_use]
     pub fn topic_id(&self) -> u16 {
         self.header.topic_id
     }
 
     /// Bytes of payload.
+    #[inline]
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.header.payload_len as usize
     }
 
+    #[inline]
     pub(super) fn payload(&self) -> Payload<'a> {
         self.payload
     }
@@ -164,6 +187,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Appends the payload to `buffer`.
+    #[inline]
     pub fn append_to(&self, buffer: &mut Vec<u8>) {
         let len = self.payload_len();
         buffer.reserve(len);
@@ -197,6 +221,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     ///
     /// [`DecodeError`] if the frame is of another topic or encoding, or its payload has another length.
+    #[inline]
     pub fn read<M: Message>(&self) -> Result<M, DecodeError> {
         if self.header.topic_id != M::TOPIC_ID {
             return Err(DecodeError::Topic {
