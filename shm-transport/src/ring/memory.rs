@@ -222,7 +222,7 @@ impl RingMemory {
     /// `len` bytes at `index`, which must lie inside the data area.
     #[cfg(not(loom))]
     pub(super) fn bytes(&self, index: usize, len: usize) -> Payload<'_> {
-        self.area.backing.payload(index, len)
+        self.backing.payload(index, len)
     }
 
     /// The payload of the record at `index`, whose `len` bytes must lie inside the data area.
