@@ -19,7 +19,7 @@ const BURST: u64 = 256;
 const HIGHEST_NS: u64 = 60_000_000_000;
 
 /// Bytes of the rings of all carriers that have one.
-pub const RING_BYTES: usize = 1 << 20;
+pub const RING_BYTES: usize = 1 << 18;
 
 /// What a polling side does between two polls, the same for every carrier that polls.
 ///

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::prefetch;
 use crate::error::CreateError;
 use crate::layout;
 use crate::sync::AtomicU64;
@@ -104,6 +105,22 @@ impl Backing {
         // SAFETY: callers derive `index` from a position that is a multiple of 8, masked with capacity - 1; so the word
         // is aligned and inside the data area. Concurrent writes by the peer are fine for an atomic.
         unsafe { AtomicU64::from_ptr(self.data.as_ptr().add(index).cast()) }
+    }
+
+    /// Fetches the cache line behind the one at `index`, where a record that starts there goes on.
+    #[inline]
+    pub(super) fn prefetch_behind(&self, index: usize) {
+        let next = (index + prefetch::LINE) & (self.capacity - 1);
+        prefetch::to_read(self.data.as_ptr().wrapping_add(next));
+    }
+
+    /// Takes the cache lines from the one behind `index` on for writing, as far as `len` bytes go.
+    #[inline]
+    pub(super) fn prefetch_to_write(&self, index: usize, len: usize) {
+        let end = (index + len).min(self.capacity);
+        for at in (index..end).step_by(prefetch::LINE).skip(1) {
+            prefetch::to_write(self.data.as_ptr().wrapping_add(at));
+        }
     }
 
     /// The payload bytes from `index` on, `len` of which lie inside the data area.

@@ -66,6 +66,12 @@ impl Backing {
         &self.words.data[index / WORD].value
     }
 
+    /// A hint is nothing to the model checker.
+    pub(super) fn prefetch_behind(&self, _index: usize) {}
+
+    /// A hint is nothing to the model checker.
+    pub(super) fn prefetch_to_write(&self, _index: usize, _len: usize) {}
+
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
         assert!(index + len <= self.capacity(), "index={index} len={len}");
         Payload::Ring {
@@ -143,7 +149,10 @@ impl Payload<'_> {
         // SAFETY: by the contract of this function; the buffer has the length.
         unsafe { source.read_to(bytes.as_mut_ptr(), len) };
         let first = (index + offset) / WORD;
-        for (word, bytes) in backing.words.data[first..].iter().zip(bytes.chunks_exact(WORD)) {
+        for (word, bytes) in backing.words.data[first..]
+            .iter()
+            .zip(bytes.chunks_exact(WORD))
+        {
             word.payload.with_mut(|_| ());
             let value = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
             word.value.store(value, Ordering::Relaxed);

@@ -205,7 +205,12 @@ impl Consumer {
             match record::check(word, index, self.capacity(), position)? {
                 Record::Frame(header) => return Ok((position, Some(header))),
                 Record::Padding { len } => position += len as u64,
-                Record::Empty => return Ok((position, None)),
+                Record::Empty => {
+                    // A record rarely ends in the line of its header. Fetching the next line while waiting spares the
+                    // reader of a short message the second of two waits for the producer's cache.
+                    self.memory.prefetch_behind(index);
+                    return Ok((position, None));
+                }
             }
         }
     }

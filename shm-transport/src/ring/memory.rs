@@ -225,11 +225,22 @@ impl RingMemory {
         self.backing.payload(index, len)
     }
 
+    /// Fetches the cache line behind the one at `index`.
+    #[inline]
+    pub(super) fn prefetch_behind(&self, index: usize) {
+        self.backing.prefetch_behind(index);
+    }
+
+    /// Takes cache lines for writing: those behind the one at `index`, as far as `len` bytes go.
+    #[inline]
+    pub(super) fn prefetch_to_write(&self, index: usize, len: usize) {
+        self.backing.prefetch_to_write(index, len);
+    }
+
     /// The payload of the record at `index`, whose `len` bytes must lie inside the data area.
     #[inline]
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
-        self.backing
-            .payload(index + layout::FRAME_HEADER_LEN, len)
+        self.backing.payload(index + layout::FRAME_HEADER_LEN, len)
     }
 }
 

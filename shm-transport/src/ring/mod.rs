@@ -84,6 +84,8 @@ mod consumer;
 #[cfg(not(loom))]
 mod inflow;
 mod memory;
+#[cfg(not(loom))]
+mod prefetch;
 mod producer;
 mod read_batch;
 mod record;
