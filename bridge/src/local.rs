@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use mycelium_messages::Message;
+use mycelium_messages::message::MessageInfo;
+use mycelium_messages::{DynamicMessage, Message};
+use serde::Serialize;
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
 use shm_transport::error::{ChannelError, ReserveError};
 use shm_transport::layout::CORE_TOPIC_MAX;
+use shm_transport::payload::{check_size, encode};
 use shm_transport::ring::Frame;
 use shm_transport::wakeup::{SpinBudget, WaitStrategy};
 
@@ -25,6 +28,10 @@ pub struct LocalChannel {
     plane: DataPlaneHandle,
     registry: Registry,
     handed_out: bool,
+    /// Topic and layout that were published last and are the bridge's.
+    checked: Option<(u16, [u8; 32])>,
+    /// Where values of dynamic messages are written before they are copied into the ring.
+    scratch: Vec<u8>,
 }
 
 impl LocalChannel {
@@ -50,6 +57,8 @@ impl LocalChannel {
                 plane,
                 registry,
                 handed_out: false,
+                checked: None,
+                scratch: Vec::new(),
             }),
             Err(error) => {
                 registry.close_local(link);
@@ -68,27 +77,75 @@ impl LocalChannel {
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Closed`] if the bridge has stopped.
+    /// As [`LocalChannel::advertise`]; [`ChannelError::Closed`] if the bridge has stopped.
     pub fn subscribe<M: Message>(&self) -> Result<(), ChannelError> {
+        self.subscribe_to(&MessageInfo::of::<M>())
+    }
+
+    /// As [`LocalChannel::subscribe`], for a dynamic message. Its frames are read with [`Frame::decode`] or
+    /// [`Frame::read_raw`].
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalChannel::subscribe`].
+    pub fn subscribe_dynamic<M: DynamicMessage>(&self) -> Result<(), ChannelError> {
+        self.subscribe_to(&MessageInfo::dynamic::<M>())
+    }
+
+    fn subscribe_to(&self, message: &MessageInfo) -> Result<(), ChannelError> {
+        self.registry.check_local(self.link, message)?;
         self.plane
-            .subscribe_soon(self.link, M::TOPIC_ID)
+            .subscribe_soon(self.link, message.topic_id)
             .map_err(closed)
+    }
+
+    /// Looks whether this program's layout of a message is that of the bridge's contracts file. Publishing does so, too;
+    /// this says it before there is anything to publish.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Topic`] if the topic is unknown to the bridge, [`ChannelError::ContractMismatch`] if its layout
+    /// differs.
+    pub fn advertise<M: Message>(&self) -> Result<(), ChannelError> {
+        let message = MessageInfo::of::<M>();
+        self.registry.check_local(self.link, &message)
+    }
+
+    /// As [`LocalChannel::advertise`], for a dynamic message.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalChannel::advertise`].
+    pub fn advertise_dynamic<M: DynamicMessage>(&self) -> Result<(), ChannelError> {
+        let message = MessageInfo::dynamic::<M>();
+        self.registry.check_local(self.link, &message)
+    }
+
+    fn check(&mut self, message: &MessageInfo) -> Result<(), ChannelError> {
+        let asked = Some((message.topic_id, message.layout_digest));
+        if self.checked != asked {
+            self.registry.check_local(self.link, message)?;
+            self.checked = asked;
+        }
+        Ok(())
     }
 
     /// Publishes a message if there is room.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::Full`] if there is none now, [`ChannelError::TooLarge`] if there never will be.
+    /// [`ChannelError::Full`] if there is none now, [`ChannelError::TooLarge`] if there never will be; otherwise as
+    /// [`LocalChannel::advertise`].
     pub fn try_publish<M: Message>(&mut self, message: &M) -> Result<(), ChannelError> {
+        self.check(&MessageInfo::of::<M>())?;
         self.try_publish_frame(&Frame::new(M::TOPIC_ID, message.as_bytes()))
     }
 
-    /// Publishes a frame if there is room.
+    /// Publishes a frame if there is room. Whether its bytes have the bridge's layout is not looked at.
     ///
     /// # Errors
     ///
-    /// As [`LocalChannel::try_publish`], and [`ChannelError::ReservedTopic`] for topics of the core range.
+    /// [`ChannelError::Full`], [`ChannelError::TooLarge`], and [`ChannelError::ReservedTopic`] for topics of the core range.
     pub fn try_publish_frame(&mut self, frame: &Frame<'_>) -> Result<(), ChannelError> {
         if frame.topic_id() <= CORE_TOPIC_MAX {
             return Err(ChannelError::ReservedTopic {
@@ -126,10 +183,66 @@ impl LocalChannel {
         message: &M,
         timeout: Option<Duration>,
     ) -> Result<(), ChannelError> {
+        self.check(&MessageInfo::of::<M>())?;
+        self.publish_frame(&Frame::new(M::TOPIC_ID, message.as_bytes()), timeout)
+    }
+
+    /// Publishes a value as JSON or MessagePack, as the contract says; otherwise as [`LocalChannel::publish`]. It is written
+    /// into a buffer that is used again and again, then copied: nothing is allocated for a message once the buffer is long
+    /// enough, unless the value's `Serialize` does so.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Payload`] if the value cannot be written or is longer than the contract allows; otherwise as
+    /// [`LocalChannel::publish`].
+    pub fn publish_dynamic<M: DynamicMessage, T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        self.check(&MessageInfo::dynamic::<M>())?;
+        let mut payload = std::mem::take(&mut self.scratch);
+        let published = match encode::<M, T>(value, &mut payload) {
+            Ok(()) => {
+                let frame = Frame::new(M::TOPIC_ID, &payload).with_encoding(M::ENCODING);
+                self.publish_frame(&frame, timeout)
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.scratch = payload;
+        published
+    }
+
+    /// Publishes bytes that are a payload of this message already; whether they are is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Payload`] if they are more than the contract allows; otherwise as [`LocalChannel::publish`].
+    pub fn publish_raw<M: DynamicMessage>(
+        &mut self,
+        payload: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        self.check(&MessageInfo::dynamic::<M>())?;
+        check_size::<M>(payload.len())?;
+        let frame = Frame::new(M::TOPIC_ID, payload).with_encoding(M::ENCODING);
+        self.publish_frame(&frame, timeout)
+    }
+
+    /// As [`LocalChannel::try_publish_frame`], waiting for room as [`LocalChannel::publish`] does.
+    ///
+    /// # Errors
+    ///
+    /// As both.
+    pub fn publish_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
         let start = Instant::now();
         let deadline = timeout.map(|timeout| start + timeout);
         loop {
-            match self.try_publish(message) {
+            match self.try_publish_frame(frame) {
                 Err(ChannelError::Full { payload_len, .. }) => {
                     let room = WaitFor::Room { payload_len };
                     let ended = Some(self.plane.ended());

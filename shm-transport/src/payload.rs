@@ -106,7 +106,12 @@ pub fn encode<M: DynamicMessage, T: Serialize + ?Sized>(
     }
 }
 
-pub(crate) fn check_size<M: DynamicMessage>(payload_len: usize) -> Result<(), PayloadError> {
+/// Whether a payload of this length is one of the message.
+///
+/// # Errors
+///
+/// [`PayloadError::TooLarge`].
+pub fn check_size<M: DynamicMessage>(payload_len: usize) -> Result<(), PayloadError> {
     if payload_len <= M::MAX_SIZE {
         return Ok(());
     }

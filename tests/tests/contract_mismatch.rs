@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use mycelium_bridge::local::LocalChannel;
 use mycelium_messages::Message as _;
-use mycelium_messages::bandit::{CONTRACTS, Quote, ReplayMark, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Quote, ReplayMark, ReplayReport, Signal};
 use mycelium_tests::{
     BridgeProcess, Place, WATCHDOG, expect, publish, quote, run_python, subscribe, wait_for,
 };
@@ -91,7 +92,6 @@ fn the_rest_flows(request: TransportRequest, transport: &'static str) {
     let place = differing(Place::new().listening());
     let bridge = place.start();
     let mut actor = bridge.attach("actor").expect("attach");
-    subscribe::<Signal>(&bridge, &actor);
     subscribe::<Quote>(&bridge, &actor);
 
     let mut rust = connect(&place, request);
@@ -138,7 +138,6 @@ fn the_rest_flows(request: TransportRequest, transport: &'static str) {
             }
         };
         assert_eq!(got.sequence, sequence);
-        // The actor has the layout of the repository in memory; what matters is that no signal comes to anybody.
         assert_eq!(expect::<Quote>(&mut actor).sequence, sequence);
         let mark = ReplayMark {
             phase: sequence as u32,
@@ -163,6 +162,94 @@ fn the_rest_flows_over_the_transport_that_is_to_be_had() {
 #[test]
 fn the_rest_flows_over_the_socket() {
     the_rest_flows(TransportRequest::Socket, "socket");
+}
+
+#[test]
+fn an_actor_in_the_bridges_process_is_refused_by_topic_too() {
+    let place = differing(Place::new());
+    let bridge = place.start();
+    let mut actor = bridge.attach("actor").expect("attach");
+    let requests = |actor: &mut LocalChannel| {
+        [
+            actor.subscribe::<Signal>(),
+            actor.advertise::<Signal>(),
+            actor.try_publish(&Signal::default()),
+            actor.publish(&Signal::default(), Some(WATCHDOG)),
+        ]
+    };
+    for outcome in requests(&mut actor) {
+        let Err(ChannelError::ContractMismatch(mismatch)) = outcome else {
+            panic!("the layouts differ: {outcome:?}")
+        };
+        assert_eq!(mismatch.topic_id, Signal::TOPIC_ID);
+        assert_eq!(mismatch.actual, Some(Signal::LAYOUT_DIGEST));
+        let [difference] = &mismatch.differences[..] else {
+            panic!("only what concerns the topic: {mismatch:?}")
+        };
+        assert!(!difference.compatible && difference.message == "Signal");
+        assert_eq!(difference.bridge_digest, mismatch.expected);
+        assert_ne!(mismatch.expected, mismatch.actual);
+        let text = mismatch.to_string();
+        assert!(text.contains("field 'price': type u64 -> f64"), "{text}");
+    }
+    let known = bridge.link("actor").expect("known").contract_differences;
+    assert_eq!(
+        known.len(),
+        1,
+        "once, however often it was asked: {known:?}"
+    );
+    assert!(known[0].refuses(Signal::TOPIC_ID));
+
+    let unknown = actor.advertise::<ReplayReport>();
+    let Err(ChannelError::Topic {
+        topic_id,
+        message,
+        name,
+        reason,
+        ..
+    }) = unknown
+    else {
+        panic!("the bridge has no such message: {unknown:?}")
+    };
+    assert_eq!(
+        (topic_id, message, name),
+        (1011, "ReplayReport", "UNKNOWN_TOPIC")
+    );
+    assert!(reason.contains("topic_id=1011"), "{reason}");
+
+    // The other topics flow, before and after a refusal, and nothing of the refused one was published.
+    let mut reader = bridge.attach("reader").expect("attach");
+    subscribe::<Quote>(&bridge, &reader);
+    for sequence in 1..=10 {
+        publish(&mut actor, &quote(sequence));
+        assert!(actor.try_publish(&Signal::default()).is_err());
+        assert_eq!(expect::<Quote>(&mut reader).sequence, sequence);
+    }
+    let snapshot = bridge.snapshot().expect("counters");
+    let counters = snapshot
+        .links
+        .iter()
+        .find(|(link, _)| *link == actor.link());
+    let (_, counters) = counters.expect("known");
+    assert_eq!(
+        (counters.frames_in, counters.unrouted, counters.dropped),
+        (10, 0, 0)
+    );
+}
+
+#[test]
+fn an_actor_may_call_a_message_by_another_name() {
+    let place = Place::new().contracts(|ours| {
+        assert_eq!(ours.matches("\n  Quote:\n").count(), 1);
+        ours.replace("\n  Quote:\n", "\n  Tick:\n")
+    });
+    let bridge = place.start();
+    let mut actor = bridge.attach("actor").expect("attach");
+    let mut reader = bridge.attach("reader").expect("attach");
+    actor.advertise::<Quote>().expect("the same bytes");
+    subscribe::<Quote>(&bridge, &reader);
+    publish(&mut actor, &quote(3));
+    assert_eq!(expect::<Quote>(&mut reader).sequence, 3);
 }
 
 #[test]

@@ -261,3 +261,95 @@ fn the_bridge_drops_frames_of_another_encoding_and_says_so() {
         .expect("known");
     assert_eq!((counters.frames_in, counters.dropped), (2, 1));
 }
+
+#[test]
+fn an_actor_in_the_bridges_process_has_the_same_calls() {
+    let bridge = place().start();
+    let mut actor = bridge.attach("actor").expect("attach");
+    let mut reader = bridge.attach("reader").expect("attach");
+    actor.advertise_dynamic::<JsonQuote>().expect("known");
+    reader.subscribe_dynamic::<JsonQuote>().expect("known");
+    reader.subscribe_dynamic::<PackedQuote>().expect("known");
+    reader.subscribe_dynamic::<RawQuote>().expect("known");
+    bridge.snapshot().expect("after the subscriptions");
+
+    let wait = Some(WATCHDOG);
+    for sequence in 1..=20 {
+        let sent = quote(sequence);
+        actor
+            .publish_dynamic::<JsonQuote, _>(&sent, wait)
+            .expect("room");
+        actor
+            .publish_dynamic::<PackedQuote, _>(&sent, wait)
+            .expect("room");
+        let raw = vec![sequence as u8; sequence as usize];
+        actor.publish_raw::<RawQuote>(&raw, wait).expect("room");
+
+        let frame = reader.recv(wait).expect("a frame");
+        assert_eq!(frame.decode::<JsonQuote, Quote>().as_ref(), Ok(&sent));
+        let frame = reader.recv(wait).expect("a frame");
+        assert_eq!(frame.decode::<PackedQuote, Quote>().as_ref(), Ok(&sent));
+        let frame = reader.recv(wait).expect("a frame");
+        let mut got = Vec::new();
+        frame.read_raw::<RawQuote>(&mut got).expect("bytes");
+        assert_eq!(got, raw);
+    }
+
+    let long = "x".repeat(300);
+    for outcome in [
+        actor.publish_dynamic::<JsonQuote, _>(&long, wait),
+        actor.publish_raw::<RawQuote>(long.as_bytes(), wait),
+    ] {
+        let Err(ChannelError::Payload(PayloadError::TooLarge { max_size, .. })) = outcome else {
+            panic!("too long: {outcome:?}")
+        };
+        assert_eq!(max_size, 256);
+    }
+    assert!(matches!(reader.try_recv(), Ok(None)));
+
+    // A message of contracts that the bridge does not have.
+    let other = actor.publish(&mycelium_messages::bandit::Quote::default(), wait);
+    let Err(ChannelError::Topic {
+        topic_id: 1001,
+        name: "UNKNOWN_TOPIC",
+        ..
+    }) = other
+    else {
+        panic!("unknown: {other:?}")
+    };
+}
+
+/// What `JsonQuote` was before somebody gave it more room.
+struct OldQuote;
+
+impl DynamicMessage for OldQuote {
+    const NAME: &'static str = JsonQuote::NAME;
+    const TOPIC: &'static str = JsonQuote::TOPIC;
+    const TOPIC_ID: u16 = JsonQuote::TOPIC_ID;
+    const LAYOUT_DIGEST: [u8; 32] = [7; 32];
+    const SCHEMA_DIGEST: [u8; 32] = [7; 32];
+    const DELIVERY: mycelium_messages::message::Delivery = JsonQuote::DELIVERY;
+    const LOG_PAYLOAD: bool = true;
+    const ENCODING: mycelium_messages::message::Encoding = JsonQuote::ENCODING;
+    const MAX_SIZE: usize = 128;
+}
+
+#[test]
+fn an_actor_with_another_form_of_a_dynamic_message_is_refused() {
+    let bridge = place().start();
+    let mut actor = bridge.attach("actor").expect("attach");
+    for outcome in [
+        actor.subscribe_dynamic::<OldQuote>(),
+        actor.advertise_dynamic::<OldQuote>(),
+        actor.publish_dynamic::<OldQuote, _>(&1, Some(WATCHDOG)),
+        actor.publish_raw::<OldQuote>(b"1", Some(WATCHDOG)),
+    ] {
+        let Err(ChannelError::ContractMismatch(mismatch)) = outcome else {
+            panic!("the forms differ: {outcome:?}")
+        };
+        assert_eq!(mismatch.actual, Some([7; 32]));
+        assert_eq!(mismatch.expected, Some(JsonQuote::LAYOUT_DIGEST));
+        let text = mismatch.to_string();
+        assert!(text.contains("256") && text.contains("128"), "{text}");
+    }
+}

@@ -22,8 +22,12 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// Compares what a peer sent with the bridge's contracts.
     pub(crate) fn on(offer: &[u8], contracts: &Contracts) -> Result<Self, ShapeError> {
-        let theirs = ContractsShape::from_json(offer)?;
-        let found = compare(&contracts.shape(), &theirs);
+        Ok(Self::between(&ContractsShape::from_json(offer)?, contracts))
+    }
+
+    /// Compares a peer's contracts with the bridge's.
+    pub(crate) fn between(theirs: &ContractsShape, contracts: &Contracts) -> Self {
+        let found = compare(&contracts.shape(), theirs);
         let layout_of = |topic_id| {
             let mut messages = theirs.messages.iter();
             messages.find(|message| message.topic_id == topic_id)
@@ -38,10 +42,25 @@ impl Verdict {
             .iter()
             .filter_map(|difference| to_wire(difference, contracts))
             .collect();
-        Ok(Self {
+        Self {
             differences,
             accepted,
-        })
+        }
+    }
+
+    /// Only what concerns one topic.
+    pub(crate) fn about(mut self, topic_id: u16) -> Self {
+        self.differences
+            .retain(|it| it.topic_id == topic_id || it.peer_topic_id == Some(topic_id));
+        self
+    }
+
+    /// Both together.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        Self {
+            differences: [&*self.differences, &*other.differences].concat(),
+            accepted: [&*self.accepted, &*other.accepted].concat(),
+        }
     }
 
     pub(crate) fn differences(&self) -> &[ContractDifference] {

@@ -6,6 +6,7 @@
 mod contracts;
 mod handshake;
 mod layer;
+mod local;
 mod memory;
 mod registry;
 mod serve;

@@ -371,12 +371,7 @@ impl Session {
         }
         let ours = message.layout_digest;
         if *layout_digest != ours && !self.verdict.accepts(topic_id, layout_digest) {
-            let reason = format!(
-                "layout of {} differs: bridge={} peer={}; generate both sides from the same contracts file",
-                message.name,
-                hex(&ours[..8]),
-                hex(&layout_digest[..8])
-            );
+            let reason = differing_digests(message, layout_digest);
             return Err((TopicReplyCode::LAYOUT_MISMATCH, reason));
         }
         Ok(())
@@ -503,7 +498,17 @@ pub(super) fn mismatch(difference: &ContractDifference) -> String {
     format!("layouts differ (bridge -> peer): {difference}")
 }
 
-fn unknown_topic(topic_id: u16, contracts: &Contracts) -> (TopicReplyCode, String) {
+/// What is said of a layout of which nothing but the digest is known.
+pub(super) fn differing_digests(ours: &mycelium_contracts::Message, theirs: &[u8; 32]) -> String {
+    format!(
+        "layout of {} differs: bridge={} peer={}; generate both sides from the same contracts file",
+        ours.name,
+        hex(&ours.layout_digest[..8]),
+        hex(&theirs[..8])
+    )
+}
+
+pub(super) fn unknown_topic(topic_id: u16, contracts: &Contracts) -> (TopicReplyCode, String) {
     let file = contracts.file().display();
     let reason = format!("no message with topic_id={topic_id} in the bridge's contracts {file}");
     (TopicReplyCode::UNKNOWN_TOPIC, reason)
