@@ -6,10 +6,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mycelium_messages::control::{FallbackCode, Shutdown};
-use shm_transport::channel::handshake::{Offer, OfferedTransport, offer, receive_hello};
+use mycelium_messages::DynamicMessage as _;
+use mycelium_messages::bandit::CONTRACTS;
+use mycelium_messages::control::{ContractsOffer, ContractsReport, FallbackCode, Shutdown};
+use shm_transport::channel::handshake::{
+    Offer, OfferedTransport, announce, offer, receive_contracts, receive_hello,
+};
 use shm_transport::channel::{Channel, ConnectOptions, Fallback, LinkEnds};
 use shm_transport::error::ChannelError;
+use shm_transport::frame::Encoding;
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::ring::{Fencing, Frame};
 use shm_transport::segment::{Segment, SegmentOptions};
@@ -187,4 +192,73 @@ fn everything_that_arrived_over_the_socket_is_read_before_the_loss_of_the_bridge
     }
     let error = channel.recv(Some(WATCHDOG)).map(|_| ()).expect_err("gone");
     assert!(matches!(error, ChannelError::PeerLost { .. }), "{error}");
+}
+
+/// What a peer says of a bridge that answers the contracts with this frame.
+fn told_of_contracts(topic_id: u16, payload: &[u8]) -> String {
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let options = ConnectOptions::for_contracts(&CONTRACTS);
+    let peer = thread::spawn(move || Channel::from_stream(theirs, &options).map(drop));
+    let deadline = Instant::now() + WATCHDOG;
+    let mut stream = FrameStream::new(ours).expect("stream");
+    receive_hello(&mut stream, deadline).expect("Hello");
+    let terms = Offer {
+        name: "test",
+        link_id: 1,
+        epoch: 1,
+        spin_us: 0,
+        max_payload: 4 << 20,
+        ack_window: 8,
+        schema_digest: [7; 32],
+        settings: "{}",
+        fencing: Fencing::Fenced,
+        transport: OfferedTransport::Socket(Fallback::new(FallbackCode::REQUESTED, "the test")),
+    };
+    announce(&mut stream, &terms, deadline).expect("Welcome");
+    let offered = receive_contracts(&mut stream, deadline).expect("the peer's contracts");
+    assert_eq!(offered, CONTRACTS.to_json().as_bytes());
+    let frame = Frame::new(topic_id, payload).with_encoding(Encoding::Json);
+    stream.queue_frame(&frame);
+    // A peer that has seen enough hangs up before it has everything.
+    let _ = stream.flush_until(deadline);
+    let outcome = watched(move || peer.join().expect("no panic"));
+    outcome.expect_err("no report").to_string()
+}
+
+#[test]
+fn a_report_of_contracts_that_breaks_the_protocol_is_refused_by_its_field() {
+    let report = ContractsReport::TOPIC_ID;
+    let long = vec![b' '; ContractsReport::MAX_SIZE + 1];
+    let deep = vec![b'['; 100_000];
+    let cases: [(&str, u16, &[u8], &str); 9] = [
+        ("over-long", report, &long, "payload_len=1048577"),
+        ("deep", report, &deep, "no JSON array"),
+        ("empty", report, b"", "no JSON array"),
+        ("not UTF-8", report, b"\xff\x00", "no JSON array"),
+        ("an object", report, b"{}", "no JSON array"),
+        ("no topic", report, b"[{\"id\":-1}]", "id of difference 0"),
+        (
+            "no name",
+            report,
+            b"[{\"id\":1,\"name\":[]}]",
+            "name of difference 0",
+        ),
+        (
+            "no verdict",
+            report,
+            br#"[{"id":1,"name":"A","text":"","compatible":"no"}]"#,
+            "compatible of difference 0",
+        ),
+        (
+            "the other direction",
+            ContractsOffer::TOPIC_ID,
+            b"[]",
+            "topic_id=14",
+        ),
+    ];
+    for (name, topic_id, payload, named) in cases {
+        let text = told_of_contracts(topic_id, payload);
+        assert!(text.contains(named), "{name}: {text}");
+        assert!(text.len() < 600, "{name}: {text}");
+    }
 }
