@@ -7,11 +7,10 @@ use mycelium_bridge::local::LocalChannel;
 use mycelium_messages::Message as _;
 use mycelium_messages::bandit::{CONTRACTS, Quote, ReplayMark, ReplayReport, Signal};
 use mycelium_tests::{
-    BridgeProcess, Place, WATCHDOG, expect, publish, quote, run_python, subscribe, wait_for,
+    BridgeProcess, Place, WATCHDOG, expect, publish, quote, run_python, subscribe,
 };
 use shm_transport::channel::{Channel, ConnectOptions, TransportRequest};
 use shm_transport::error::ChannelError;
-use shm_transport::ring::Frame;
 
 /// The bridge's contracts: `Signal.price` is a u64, which leaves the size as it is; `ReplayReport` is gone and `Verdict`
 /// is new. The peers are generated from the contracts of the repository.
@@ -271,67 +270,4 @@ fn the_bridge_says_once_per_link_what_differs() {
     }
     assert!(log.contains("field 'price': type u64 -> f64"), "{log}");
     drop(rust);
-}
-
-#[test]
-fn a_successor_with_other_contracts_does_not_get_what_it_would_misread() {
-    const WORKER: &str = r#"
-import os, sys
-import mycelium
-
-here = os.path.dirname(os.path.abspath(sys.argv[0]))
-try:
-    open(os.path.join(here, "first"), "x").close()
-except FileExistsError:
-    pass
-else:
-    mycelium.connect(contracts=None)
-    with open(os.path.join(here, "attached"), "w") as file:
-        file.write("yes\n")
-    while not os.path.exists(os.path.join(here, "die")):
-        pass
-    os._exit(1)
-with mycelium.connect() as channel:
-    message = channel.recv(timeout=50)
-    counted = channel.statistics()
-    with open(os.path.join(here, "second"), "w") as file:
-        file.write(f"{type(message).__name__} {message.sequence} skipped={counted.frames_skipped} epoch={channel.epoch}\n")
-    for message in channel:
-        pass
-"#;
-    let place = differing(Place::new()).worker(
-        "successor",
-        WORKER,
-        "subscribe = [\"Signal\", \"Quote\"]\nrestart_backoff_ms = 1",
-    );
-    let bridge = place.start();
-    let mut actor = bridge.attach("actor").expect("attach");
-    let _ = place.first_line("attached");
-    let payload = [1; size_of::<Signal>()];
-    for _ in 0..3 {
-        let frame = Frame::new(Signal::TOPIC_ID, &payload);
-        actor.try_publish_frame(&frame).expect("room");
-    }
-    publish(&mut actor, &quote(7));
-    wait_for("the frames in the worker's ring", || {
-        let snapshot = bridge.snapshot().expect("counters");
-        let worker = bridge.link("successor").expect("known").link;
-        let mut links = snapshot.links.iter();
-        links
-            .find(|(link, it)| *link == worker && it.frames_out == 4)
-            .map(drop)
-    });
-    std::fs::write(place.path().join("die"), "").expect("a file");
-    assert_eq!(place.first_line("second"), "Quote 7 skipped=3 epoch=2");
-
-    // What comes later does not even reach its ring.
-    let frame = Frame::new(Signal::TOPIC_ID, &payload);
-    actor.try_publish_frame(&frame).expect("room");
-    wait_for("an unrouted signal", || {
-        let snapshot = bridge.snapshot().expect("counters");
-        let mut links = snapshot.links.iter();
-        links
-            .find(|(link, it)| *link == actor.link() && it.unrouted == 1)
-            .map(drop)
-    });
 }
