@@ -4,9 +4,8 @@ use std::os::fd::AsFd as _;
 
 use mycelium_bench_harness::link::{RING_BYTES, Rest};
 use mycelium_bench_harness::{CaseArgs, Failure, Link, PeerProcess, Sample, Waiting};
-use mycelium_messages::Message as _;
 use mycelium_messages::bandit::Quote;
-use mycelium_messages::zerocopy::IntoBytes as _;
+use mycelium_messages::zerocopy::{FromBytes as _, IntoBytes as _};
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
 use shm_transport::error::ReserveError;
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
@@ -43,11 +42,26 @@ impl Side {
         loop {
             match self.ends.try_publish(frame) {
                 Ok(()) => return Ok(()),
-                Err(ReserveError::Full { .. }) => self.idle(WaitFor::Room {
-                    payload_len: frame.payload_len(),
-                })?,
-                Err(error) => return Err(Failure::carrier("publish")(error)),
+                Err(error) => self.await_room(error, frame.payload_len())?,
             }
+        }
+    }
+
+    #[inline]
+    fn publish_message(&mut self, message: &Quote) -> Result<(), Failure> {
+        loop {
+            match self.ends.try_publish_message(message) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.await_room(error, QUOTE_LEN)?,
+            }
+        }
+    }
+
+    #[cold]
+    fn await_room(&mut self, error: ReserveError, payload_len: usize) -> Result<(), Failure> {
+        match error {
+            ReserveError::Full { .. } => self.idle(WaitFor::Room { payload_len }),
+            error => Err(Failure::carrier("publish")(error)),
         }
     }
 
@@ -78,16 +92,18 @@ impl Link for Typed {
     fn send(&mut self, _: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
         let mut message = Quote::default();
         fill(message.as_mut_bytes());
-        self.0
-            .publish(&Frame::new(Quote::TOPIC_ID, message.as_bytes()))
+        self.0.publish_message(&message)
     }
 
     #[inline]
     fn send_copy(&mut self, payload: &[u8]) -> Result<(), Failure> {
-        let mut message = Quote::default();
-        message.as_mut_bytes().copy_from_slice(payload);
-        self.0
-            .publish(&Frame::new(Quote::TOPIC_ID, message.as_bytes()))
+        match Quote::ref_from_bytes(payload) {
+            Ok(message) => self.0.publish_message(message),
+            Err(_) => Err(Failure::Peer(format!(
+                "a payload that is no message: len={} wanted={QUOTE_LEN} bytes on an 8-byte boundary",
+                payload.len()
+            ))),
+        }
     }
 
     #[inline]

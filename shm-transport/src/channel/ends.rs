@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use mycelium_messages::Message;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -174,6 +175,21 @@ impl LinkEnds {
     #[inline]
     pub fn try_publish(&mut self, frame: &Frame<'_>) -> Result<(), ReserveError> {
         self.producer.try_forward(frame)?;
+        if self.producer.wakeup_due() {
+            self.notify();
+        }
+        Ok(())
+    }
+
+    /// Commits a message and wakes the peer if it sleeps. As its length is known at compile time, this is the quickest way
+    /// to send one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::try_reserve`].
+    #[inline]
+    pub fn try_publish_message<M: Message>(&mut self, message: &M) -> Result<(), ReserveError> {
+        self.producer.try_publish(message)?;
         if self.producer.wakeup_due() {
             self.notify();
         }
