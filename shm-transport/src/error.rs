@@ -558,3 +558,13 @@ pub enum ChannelError {
         source: io::Error,
     },
 }
+
+/// Why a burst ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("burst ended early: published={published}: {source}")]
+pub struct BurstError {
+    /// Messages in front of the one that was not published; they are on their way.
+    pub published: usize,
+    /// Why that one was not.
+    pub source: ChannelError,
+}

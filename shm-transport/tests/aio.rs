@@ -19,7 +19,7 @@ use shm_transport::error::ChannelError;
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::ring::{Fencing, Frame};
 use shm_transport::segment::{Segment, SegmentOptions};
-use shm_transport::socket::{FillOutcome, FrameStream};
+use shm_transport::socket::{FillOutcome, FrameStream, Stream as ByteStream};
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
 use tokio::runtime::{Builder, Runtime};
 
@@ -74,7 +74,7 @@ impl Bridge {
     }
 }
 
-fn accept(socket: UnixStream, shm: bool) -> Bridge {
+fn accept(socket: ByteStream, shm: bool) -> Bridge {
     let deadline = Instant::now() + WATCHDOG;
     let mut stream = FrameStream::new(socket).expect("stream");
     receive_hello(&mut stream, deadline).expect("Hello");
@@ -113,6 +113,21 @@ fn accept(socket: UnixStream, shm: bool) -> Bridge {
 
 fn connect(shm: bool, wait: WaitStrategy) -> (Channel, Bridge) {
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    join(ours.into(), theirs.into(), shm, wait)
+}
+
+/// Over two pipes, which have a descriptor for each direction.
+fn connect_over_pipes() -> (Channel, Bridge) {
+    let ((from_theirs, to_ours), (from_ours, to_theirs)) = (
+        std::io::pipe().expect("pipe"),
+        std::io::pipe().expect("pipe"),
+    );
+    let ours = ByteStream::from_pipes(from_theirs.into(), to_theirs.into()).expect("pipes");
+    let theirs = ByteStream::from_pipes(from_ours.into(), to_ours.into()).expect("pipes");
+    join(ours, theirs, false, WaitStrategy::Park)
+}
+
+fn join(ours: ByteStream, theirs: ByteStream, shm: bool, wait: WaitStrategy) -> (Channel, Bridge) {
     let bridge = thread::spawn(move || accept(ours, shm));
     let options = ConnectOptions {
         wait: Some(wait),
@@ -178,6 +193,54 @@ fn frames_go_to_and_fro_on_both_transports_both_runtimes_and_with_every_strategy
             }));
             assert_eq!(channel.get().statistics().frames_in, 500);
             echo.join().expect("echo");
+        }
+    }
+}
+
+#[test]
+fn full_pipes_wake_a_publisher_and_bursts_lose_nothing() {
+    let connections: [fn() -> (Channel, Bridge); 3] = [
+        connect_over_pipes,
+        || connect(false, WaitStrategy::Park),
+        || connect(true, WaitStrategy::Park),
+    ];
+    for connect in connections {
+        for runtime in runtimes() {
+            let (channel, mut bridge) = connect();
+            let (parked, may_read) = std::sync::mpsc::channel();
+            let reader = thread::spawn(move || {
+                // Nobody reads before the publisher sleeps, or nothing would have to wake it.
+                may_read.recv().expect("publisher");
+                for number in 0..4000_u32 {
+                    assert_eq!(bridge.receive()[..4], number.to_le_bytes());
+                }
+                bridge
+            });
+            let statistics = runtime.block_on(watched(async move {
+                let mut channel = channel.into_async().expect("registered");
+                let payloads: Vec<[u8; 900]> = (0..4000_u32)
+                    .map(|number| {
+                        let mut payload = [0; 900];
+                        payload[..4].copy_from_slice(&number.to_le_bytes());
+                        payload
+                    })
+                    .collect();
+                let frames = |range: std::ops::Range<usize>| {
+                    payloads[range].iter().map(|it| Frame::new(TOPIC, it))
+                };
+                {
+                    let mut burst = pin!(channel.publish_frames(frames(0..2000)));
+                    assert!(poll_once(burst.as_mut()).await.is_none(), "all had room");
+                    parked.send(()).expect("reader");
+                    assert_eq!(burst.await.expect("open"), 2000);
+                }
+                for frame in frames(2000..4000) {
+                    channel.publish_frame(&frame).await.expect("open");
+                }
+                channel.into_inner().statistics()
+            }));
+            assert_eq!(statistics.frames_out, 4000);
+            reader.join().expect("reader");
         }
     }
 }

@@ -19,12 +19,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
+use super::burst::{Burst, frames_of};
 use super::ends::WaitFor;
 use super::{Asked, Channel, ConnectOptions, Core, Data};
-use crate::error::{ChannelError, DecodeError, HandshakeError};
+use crate::error::{BurstError, ChannelError, DecodeError, HandshakeError};
 use crate::frame::FrameHeader;
 use crate::ring::Frame;
-use crate::socket::FillOutcome;
+use crate::socket::{FillOutcome, StreamKind};
 
 /// How long a side that never sleeps spins before it lets other tasks run.
 const BUSY_SPIN: Duration = Duration::from_micros(50);
@@ -100,6 +101,8 @@ pub struct AsyncChannel {
     /// `None` over the socket.
     doorbell: Option<AsyncFd<OwnedFd>>,
     socket: AsyncFd<OwnedFd>,
+    /// Where is written to, if the stream is two pipes.
+    output: Option<AsyncFd<OwnedFd>>,
     channel: Channel,
     /// What the peer was asked to ring for. Until it is found no further spin is made for it.
     armed: Option<WaitFor>,
@@ -123,12 +126,20 @@ impl Channel {
             )?),
             Data::Socket(_) => None,
         };
+        let (socket, output) = match self.core.stream.kind() {
+            StreamKind::Pipes => (
+                watch(self.core.stream.as_fd(), Interest::READABLE)?,
+                Some(watch(self.core.stream.output_fd(), Interest::WRITABLE)?),
+            ),
+            StreamKind::Unix | StreamKind::Tcp => {
+                let both = Interest::READABLE | Interest::WRITABLE;
+                (watch(self.core.stream.as_fd(), both)?, None)
+            }
+        };
         Ok(AsyncChannel {
             doorbell,
-            socket: watch(
-                self.core.stream.as_fd(),
-                Interest::READABLE | Interest::WRITABLE,
-            )?,
+            socket,
+            output,
             channel: self,
             armed: None,
         })
@@ -200,6 +211,33 @@ impl AsyncChannel {
     pub async fn publish_frame(&mut self, frame: &Frame<'_>) -> Result<(), ChannelError> {
         poll_fn(|cx| self.poll_publish(cx, frame)).await?;
         poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Publishes messages in their order and waits for room if need be; see [`Channel::publish_all`]. Dropping the future
+    /// leaves what was published of them published.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::publish_all`], without `Full`.
+    pub async fn publish_all<'m, M: Message + 'm>(
+        &mut self,
+        messages: impl IntoIterator<Item = &'m M>,
+    ) -> Result<usize, BurstError> {
+        self.publish_frames(frames_of(messages)).await
+    }
+
+    /// Publishes frames of any topics; otherwise as [`AsyncChannel::publish_all`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::publish_frames`], without `Full`.
+    pub async fn publish_frames<'f>(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame<'f>>,
+    ) -> Result<usize, BurstError> {
+        let mut burst = Burst::new(frames);
+        let outcome = poll_fn(|cx| self.poll_burst(cx, &mut burst)).await;
+        burst.finish(outcome)
     }
 
     /// Asks for every frame of a topic and waits for the bridge's word. Frames that arrive meanwhile are kept.
@@ -289,13 +327,44 @@ impl AsyncChannel {
         }
     }
 
+    fn poll_burst<'f>(
+        &mut self,
+        cx: &mut Context<'_>,
+        burst: &mut Burst<'f, impl Iterator<Item = Frame<'f>>>,
+    ) -> Poll<Result<(), ChannelError>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        if self.channel.is_socket() {
+            loop {
+                ready!(self.poll_flush(cx))?;
+                if burst.is_done() || burst.failed.is_some() {
+                    progress.made_progress();
+                    return Poll::Ready(burst.failed.take().map_or(Ok(()), Err));
+                }
+                // What is in front of a bad frame goes out first.
+                burst.failed = self.channel.queue_burst(burst).err();
+            }
+        }
+        loop {
+            match self.channel.publish_burst(burst, Some(Duration::ZERO)) {
+                Err(ChannelError::Full { .. }) => {}
+                outcome => {
+                    progress.made_progress();
+                    self.disarm();
+                    return Poll::Ready(outcome);
+                }
+            }
+            ready!(self.poll_sleep(cx, burst.wants()))?;
+        }
+    }
+
     /// Ready when the socket has taken everything.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         while self.channel.core.stream.unsent() > 0 {
             if self.channel.core.flush()? {
                 break;
             }
-            ready!(self.socket.poll_write_ready(cx))
+            let output = self.output.as_ref().unwrap_or(&self.socket);
+            ready!(output.poll_write_ready(cx))
                 .map_err(io_error)?
                 .clear_ready();
         }
@@ -341,6 +410,7 @@ impl AsyncChannel {
         let Self {
             doorbell,
             socket,
+            output,
             channel,
             armed,
         } = self;
@@ -389,7 +459,8 @@ impl AsyncChannel {
                 }
                 if !told
                     && (core.stream.unsent() > 0 || matches!(what, WaitFor::Room { .. }))
-                    && let Poll::Ready(guard) = socket.poll_write_ready(cx)
+                    && let Poll::Ready(guard) =
+                        output.as_ref().unwrap_or(socket).poll_write_ready(cx)
                 {
                     guard.map_err(io_error)?.clear_ready();
                     told = true;

@@ -60,7 +60,7 @@ const BUSY_LOOK: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct LinkEnds {
     consumer: Consumer,
-    producer: Producer,
+    pub(super) producer: Producer,
     own_doorbell: Doorbell,
     peer_doorbell: Doorbell,
     fencing: Fencing,
@@ -228,7 +228,7 @@ impl LinkEnds {
     }
 
     #[cold]
-    fn notify(&mut self) {
+    pub(super) fn notify(&mut self) {
         ring(&self.peer_doorbell, &mut self.wakeups_sent);
     }
 

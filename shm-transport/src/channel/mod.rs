@@ -18,6 +18,7 @@
 
 #[cfg(feature = "tokio")]
 mod aio;
+mod burst;
 mod contracts;
 mod dynamic;
 mod ends;
@@ -244,6 +245,7 @@ impl Channel {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.core.statistics;
+        statistics.sends = self.core.stream.traffic().sends;
         if let Data::Shm(data) = &self.data {
             statistics.parks += data.ends().parks();
             statistics.wakeups_sent += data.ends().wakeups_sent();
@@ -354,19 +356,22 @@ impl Channel {
         frame: &Frame<'_>,
         timeout: Option<Duration>,
     ) -> Result<(), ChannelError> {
-        if frame.topic_id() <= CORE_TOPIC_MAX {
-            return Err(ChannelError::ReservedTopic {
-                topic_id: frame.topic_id(),
-            });
-        }
-        if self.is_refused(frame.topic_id()) {
-            return Err(self.mismatch(frame.topic_id(), String::new()));
-        }
+        self.admit(frame.topic_id())?;
         match &mut self.data {
             Data::Shm(data) => data.publish(&mut self.core, frame, timeout)?,
             Data::Socket(data) => data.publish(&mut self.core, frame, timeout)?,
         }
         self.core.statistics.frames_out += 1;
+        Ok(())
+    }
+
+    fn admit(&self, topic_id: u16) -> Result<(), ChannelError> {
+        if topic_id <= CORE_TOPIC_MAX {
+            return Err(ChannelError::ReservedTopic { topic_id });
+        }
+        if self.is_refused(topic_id) {
+            return Err(self.mismatch(topic_id, String::new()));
+        }
         Ok(())
     }
 

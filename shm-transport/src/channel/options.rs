@@ -159,6 +159,8 @@ pub struct Statistics {
     pub parks: u64,
     /// Times that this side woke the bridge.
     pub wakeups_sent: u64,
+    /// Sends on the stream that took bytes, those of the handshake included.
+    pub sends: u64,
     /// Times that the bridge said that it drops what this side publishes: once per topic.
     pub dropped: u64,
     /// Received frames that were passed over, because the layouts of both sides differ.

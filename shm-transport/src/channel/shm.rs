@@ -33,7 +33,6 @@ impl ShmData {
         &self.ends
     }
 
-    #[cfg(feature = "tokio")]
     pub(super) fn ends_mut(&mut self) -> &mut LinkEnds {
         &mut self.ends
     }
@@ -49,33 +48,46 @@ impl ShmData {
         loop {
             match self.ends.try_publish(frame) {
                 Ok(()) => return Ok(()),
-                Err(ReserveError::Full { .. }) => {
-                    let start = *started.get_or_insert_with(Instant::now);
-                    let deadline = timeout.map(|timeout| start + timeout);
-                    if !self.wait(core, WaitFor::Room { payload_len }, deadline)? {
-                        if let Some(end) = core.end_of_publishing() {
-                            return Err(end.to_error());
-                        }
-                        return Err(ChannelError::Full {
-                            payload_len,
-                            waited_ms: start.elapsed().as_millis(),
-                        });
-                    }
-                }
-                Err(ReserveError::TooLarge {
-                    payload_len,
-                    max_payload,
-                }) => {
-                    return Err(ChannelError::TooLarge {
-                        payload_len,
-                        max_payload,
-                    });
-                }
-                Err(ReserveError::ReservedTopic { topic_id, .. }) => {
-                    return Err(ChannelError::ReservedTopic { topic_id });
-                }
-                Err(ReserveError::Corrupt(corrupt)) => return Err(corrupt.into()),
+                Err(error) => self.wait_after(core, error, payload_len, &mut started, timeout)?,
             }
+        }
+    }
+
+    /// Waits for room if there was none; `started` is when that was seen first. Other errors are the caller's.
+    pub(super) fn wait_after(
+        &mut self,
+        core: &mut Core,
+        error: ReserveError,
+        payload_len: usize,
+        started: &mut Option<Instant>,
+        timeout: Option<Duration>,
+    ) -> Result<(), ChannelError> {
+        match error {
+            ReserveError::Full { .. } => {
+                let start = *started.get_or_insert_with(Instant::now);
+                let deadline = timeout.map(|timeout| start + timeout);
+                if self.wait(core, WaitFor::Room { payload_len }, deadline)? {
+                    return Ok(());
+                }
+                if let Some(end) = core.end_of_publishing() {
+                    return Err(end.to_error());
+                }
+                Err(ChannelError::Full {
+                    payload_len,
+                    waited_ms: start.elapsed().as_millis(),
+                })
+            }
+            ReserveError::TooLarge {
+                payload_len,
+                max_payload,
+            } => Err(ChannelError::TooLarge {
+                payload_len,
+                max_payload,
+            }),
+            ReserveError::ReservedTopic { topic_id, .. } => {
+                Err(ChannelError::ReservedTopic { topic_id })
+            }
+            ReserveError::Corrupt(corrupt) => Err(corrupt.into()),
         }
     }
 

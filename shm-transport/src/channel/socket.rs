@@ -42,13 +42,8 @@ impl SocketData {
         frame: &Frame<'_>,
         timeout: Option<Duration>,
     ) -> Result<(), ChannelError> {
-        let (payload_len, max_payload) = (frame.payload_len(), self.max_payload as usize);
-        if payload_len > max_payload {
-            return Err(ChannelError::TooLarge {
-                payload_len,
-                max_payload,
-            });
-        }
+        self.check_len(frame)?;
+        let payload_len = frame.payload_len();
         let start = Instant::now();
         let deadline = timeout.map(|timeout| start + timeout);
         let full = || ChannelError::Full {
@@ -64,6 +59,17 @@ impl SocketData {
         core.stream.queue_frame(frame);
         if !core.flush_before(deadline)? && core.stream.take_back(frame.header().record_len()) {
             return Err(full());
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_len(&self, frame: &Frame<'_>) -> Result<(), ChannelError> {
+        let (payload_len, max_payload) = (frame.payload_len(), self.max_payload as usize);
+        if payload_len > max_payload {
+            return Err(ChannelError::TooLarge {
+                payload_len,
+                max_payload,
+            });
         }
         Ok(())
     }
@@ -167,7 +173,7 @@ impl SocketData {
         core.flush_while_reading()
     }
 
-    fn queue_ack(&mut self, core: &mut Core) {
+    pub(super) fn queue_ack(&mut self, core: &mut Core) {
         if self.released > self.acknowledged {
             core.stream.queue_message(&Ack {
                 bytes: self.released,
@@ -208,7 +214,7 @@ impl Core {
     }
 
     /// Sends the whole queue; false if the deadline passed before.
-    fn flush_before(&mut self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
+    pub(super) fn flush_before(&mut self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
         while !self.flush()? {
             if !self.wait_for(PollFlags::POLLOUT, deadline)? {
                 return self.flush();

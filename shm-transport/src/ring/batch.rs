@@ -3,6 +3,7 @@
 use mycelium_messages::Message;
 
 use super::producer::Producer;
+use super::record::Frame;
 use super::reservation::Reservation;
 use crate::error::{BatchError, ReserveError};
 use crate::frame::FrameHeader;
@@ -100,6 +101,18 @@ impl<'a> Batch<'a> {
     pub fn try_push(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), BatchError> {
         let mut reservation = self.try_reserve(header)?;
         reservation.copy_from_slice(payload);
+        reservation.commit();
+        Ok(())
+    }
+
+    /// Adds a copy of a frame, which may lie in another ring.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batch::try_reserve`].
+    pub fn try_forward(&mut self, frame: &Frame<'_>) -> Result<(), BatchError> {
+        let mut reservation = self.try_reserve(frame.header())?;
+        reservation.copy_from_frame(frame);
         reservation.commit();
         Ok(())
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use mycelium_messages::Message as _;
 use mycelium_messages::bandit::Quote;
 use mycelium_messages::control::{Goodbye, Shutdown};
+use mycelium_messages::zerocopy::IntoBytes as _;
 use shm_transport::channel::{Channel, ConnectOptions, Transport, TransportRequest};
 use shm_transport::error::{ChannelError, HandshakeError};
 use shm_transport::ring::Frame;
@@ -467,6 +468,73 @@ fn a_full_stream_takes_far_fewer_calls_than_messages<F: LinkFixture>() {
     );
 }
 
+fn a_burst_is_one_send_or_at_most_one_wakeup<F: LinkFixture>() {
+    let (mut channel, mut server) = link::<F>();
+    let quotes: Vec<Quote> = (0..200)
+        .map(|number| Quote {
+            bid: f64::from(number),
+            ..Quote::default()
+        })
+        .collect();
+    let before = channel.statistics();
+    let published = channel.publish_all(&quotes, Some(WATCHDOG)).expect("room");
+    let after = channel.statistics();
+    assert_eq!(
+        (published, after.frames_out - before.frames_out),
+        (200, 200)
+    );
+    assert_eq!(after.sends - before.sends, u64::from(!F::SHM));
+    assert!(after.wakeups_sent - before.wakeups_sent <= 1);
+    for quote in &quotes {
+        assert_eq!(server.recv().expect("a quote"), quote.as_bytes());
+    }
+    let nothing: [Quote; 0] = [];
+    assert_eq!(channel.publish_all(&nothing, None).expect("no work"), 0);
+}
+
+fn a_burst_that_ends_early_says_how_many_went_out<F: LinkFixture>() {
+    let (mut channel, mut server) = link::<F>();
+    // More than the buffers of any stream take.
+    let payloads: Vec<_> = (0..61).map(|number| payload(number, 16_000)).collect();
+    let frames = payloads.iter().cycle().take(4000);
+    let error = channel
+        .publish_frames(
+            frames.clone().map(|it| Frame::new(TOPIC, it)),
+            Some(Duration::ZERO),
+        )
+        .expect_err("nobody reads");
+    assert!(matches!(error.source, ChannelError::Full { .. }), "{error}");
+    let published = error.published;
+    assert!(published > 0 && published < 4000, "{error}");
+    assert_eq!(channel.statistics().frames_out, published as u64);
+    let peer = thread::spawn(move || {
+        let huge = vec![0; CAPACITY];
+        let bad = [Frame::new(TOPIC, b"one"), Frame::new(TOPIC, &huge)];
+        let error = channel.publish_frames(bad, Some(WATCHDOG));
+        let error = error.expect_err("never fits");
+        assert!(
+            matches!(error.source, ChannelError::TooLarge { .. }),
+            "{error}"
+        );
+        assert_eq!(error.published, 1);
+        let bad = [Frame::new(TOPIC, b"two"), Frame::new(1, b"")];
+        let error = channel.publish_frames(bad, Some(WATCHDOG));
+        let text = error.expect_err("reserved").to_string();
+        assert!(
+            text.contains("published=1: topic_id=1 is reserved"),
+            "{text}"
+        );
+        channel
+    });
+    for expected in frames.take(published) {
+        assert!(server.recv().expect("a frame") == *expected);
+    }
+    for expected in [b"one", b"two"] {
+        assert_eq!(server.recv().expect("a frame"), expected);
+    }
+    peer.join().expect("peer");
+}
+
 macro_rules! suite {
     ($($case:ident)*; $($module:ident: $fixture:ident)*) => {
         suite!(@ [$($case)*] $($module: $fixture)*);
@@ -496,7 +564,9 @@ suite! {
     requests_are_answered_while_application_frames_wait_for_room
     an_idle_side_sleeps
     a_shutdown_comes_behind_what_was_sent
-    a_full_stream_takes_far_fewer_calls_than_messages;
+    a_full_stream_takes_far_fewer_calls_than_messages
+    a_burst_is_one_send_or_at_most_one_wakeup
+    a_burst_that_ends_early_says_how_many_went_out;
     shm: Shm
     shm_fenced: ShmFenced
     shm_file: ShmFile
