@@ -100,20 +100,27 @@ fn any_segment_header_is_refused_with_the_field_or_works() {
 #[test]
 fn any_stream_gives_whole_frames_or_an_error() {
     let cases = 20_000;
-    let sound = run(cases, entry_points::control_stream, |random| {
-        let mut bytes = vec![random.next() as u8];
-        for _ in 0..random.below(12) {
-            if random.below(4) == 0 {
-                let header = FrameHeader::new(Ack::TOPIC_ID, size_of::<Ack>() as u32);
-                bytes.extend(header.to_bytes());
-                bytes.extend(random.next().to_le_bytes());
-            } else {
-                bytes.extend(random.header());
-                let payload = random.bytes(300);
-                bytes.extend(payload);
-            }
+    for entry_point in [
+        entry_points::control_stream as fn(&[u8]) -> bool,
+        entry_points::pump_stream,
+    ] {
+        let sound = run(cases, entry_point, stream_bytes);
+        assert!((1..cases).contains(&sound), "sound={sound}");
+    }
+}
+
+fn stream_bytes(random: &mut Random) -> Vec<u8> {
+    let mut bytes = vec![random.next() as u8];
+    for _ in 0..random.below(12) {
+        if random.below(4) == 0 {
+            let header = FrameHeader::new(Ack::TOPIC_ID, size_of::<Ack>() as u32);
+            bytes.extend(header.to_bytes());
+            bytes.extend(random.next().to_le_bytes());
+        } else {
+            bytes.extend(random.header());
+            let payload = random.bytes(300);
+            bytes.extend(payload);
         }
-        bytes
-    });
-    assert!((1..cases).contains(&sound), "sound={sound}");
+    }
+    bytes
 }

@@ -11,12 +11,15 @@ use std::os::unix::net::UnixStream;
 
 use mycelium_messages::Message;
 use mycelium_messages::control;
+use shm_transport::channel::LinkEnds;
 use shm_transport::error::{AttachError, Corrupt, ReserveError};
 use shm_transport::frame::{FrameHeader, record_len};
 use shm_transport::layout;
-use shm_transport::ring::{BatchLimit, Consumer, Frame, Producer};
+use shm_transport::pump::{Pump, Received};
+use shm_transport::ring::{BatchLimit, Consumer, Fencing, Frame, Producer, RingMemory};
 use shm_transport::segment::{Segment, SegmentOptions};
 use shm_transport::socket::{FillOutcome, FrameStream};
+use shm_transport::wakeup::Doorbell;
 
 const CAPACITY: usize = layout::RING_CAPACITY_MIN;
 /// A ring full of plausible headers can be read for ever.
@@ -259,6 +262,43 @@ pub fn control_stream(bytes: &[u8]) -> bool {
         }
     }
     frames > 0
+}
+
+/// A pump whose stream brings any bytes: what gets into the ring are whole frames within the limit, in front of an error
+/// that names the header. Bytes: how many arrive at a time, then the stream.
+pub fn pump_stream(bytes: &[u8]) -> bool {
+    let Some((&step, stream_bytes)) = bytes.split_first() else {
+        return false;
+    };
+    let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+    let rings = [(); 2].map(|()| RingMemory::heap(CAPACITY).expect("heap"));
+    let doorbell = || Doorbell::new().expect("a descriptor");
+    let [read, write] = rings.clone();
+    let ends = LinkEnds::attach(read, write, doorbell(), doorbell(), Fencing::Fenced);
+    let stream = FrameStream::new(ours).expect("a stream");
+    let mut pump = Pump::new(ends.expect("fresh rings"), stream);
+    let mut consumer = Consumer::attach(rings[1].clone()).expect("a fresh ring");
+    for part in stream_bytes.chunks(usize::from(step) + 1) {
+        theirs.write_all(part).expect("room in the socket");
+        loop {
+            let received = pump.receive(true);
+            peek_all(&mut consumer).expect("a pump keeps to the rules");
+            consumer.publish_head();
+            while let Some((header, payload)) = pump.next_control() {
+                assert!(header.is_control() && payload.len() == header.payload_len as usize);
+            }
+            match received {
+                Ok(Received::Data | Received::Blocked { .. }) => {}
+                Ok(Received::Nothing) => break,
+                Ok(Received::HangUp { .. }) => return false,
+                Err(error) => {
+                    assert!(error.to_string().contains("topic_id="), "{error}");
+                    return false;
+                }
+            }
+        }
+    }
+    true
 }
 
 fn control_message(frame: &Frame<'_>) {
