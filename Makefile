@@ -28,7 +28,7 @@ demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memor
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-models test-fallback test-python ## Run every check and every test
+test: lint check-contracts test-rust test-models test-benches test-fallback test-python ## Run every check and every test
 
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
@@ -59,6 +59,9 @@ test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without me
 test-models: ## The ring under loom and Miri, in their short form
 	.ci/loom --short
 	.ci/miri --short
+
+test-benches: $(VENV)/.dev ## The measuring programs in their short form; rivals are built
+	$(CARGO) test --package mycelium-benches --package mycelium-bench-harness
 
 loom: ## The ring and the protocol of parking under every interleaving
 	.ci/loom
