@@ -1,8 +1,11 @@
 //! The writing end of a ring.
 
+use std::ptr::NonNull;
+
 use mycelium_messages::Message;
 
 use super::Fencing;
+use super::backing::Payload;
 use super::batch::{Batch, BatchState};
 use super::memory::{End, RingMemory};
 use super::record::{self, Frame, Record};
@@ -193,9 +196,41 @@ impl Producer {
     /// If `payload.len()` is not `header.payload_len`.
     #[inline]
     pub fn try_push(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), ReserveError> {
-        let mut reservation = self.try_reserve(header)?;
-        reservation.copy_from_slice(payload);
-        reservation.commit();
+        assert_eq!(
+            payload.len(),
+            header.payload_len as usize,
+            "payload has not the length of its header"
+        );
+        // SAFETY: the slice is readable for its length, which is the header's.
+        unsafe { self.push_from(header, Payload::at(NonNull::from(payload).cast())) }
+    }
+
+    /// Commits one frame with a copy of `source`: what a reservation does step by step, without keeping its state.
+    ///
+    /// # Safety
+    ///
+    /// `source` is readable for the header's length and does not overlap with this ring.
+    #[inline(always)]
+    unsafe fn push_from(
+        &mut self,
+        header: FrameHeader,
+        source: Payload<'_>,
+    ) -> Result<(), ReserveError> {
+        let placement = self.admit(self.position, header)?;
+        let payload_len = header.payload_len as usize;
+        if !payload_len.is_multiple_of(layout::FRAME_ALIGN) {
+            // The last word holds padding: zero it before the payload's own bytes go over it.
+            let last = placement.index + placement.record_len - layout::FRAME_ALIGN;
+            self.memory.word(last).store(0, Ordering::Relaxed);
+        }
+        // SAFETY: source: by the contract of this function. Target: the whole payload of the record that `admit` found
+        // room for, which lies inside the data area and which the consumer does not read before the commit.
+        unsafe {
+            self.memory
+                .payload(placement.index, payload_len)
+                .write_from(0, source, payload_len);
+        }
+        self.commit(header, placement);
         Ok(())
     }
 
@@ -219,10 +254,9 @@ impl Producer {
     /// As [`Producer::try_reserve`].
     #[inline]
     pub fn try_forward(&mut self, frame: &Frame<'_>) -> Result<(), ReserveError> {
-        let mut reservation = self.try_reserve(frame.header())?;
-        reservation.copy_from_frame(frame);
-        reservation.commit();
-        Ok(())
+        // SAFETY: a frame's payload is readable for its header's length, and lies in another ring or in memory of this
+        // process.
+        unsafe { self.push_from(frame.header(), frame.payload()) }
     }
 
     /// Whether a frame with this payload would fit now. A yes stays true until this end commits something; a no may
