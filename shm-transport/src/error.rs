@@ -8,7 +8,7 @@
 //! use mycelium_messages::bandit::Quote;
 //! use shm_transport::channel::{Channel, ConnectOptions, ReportError};
 //! use shm_transport::error::{
-//!     AttachError, BatchError, ChannelError, CreateError, DecodeError, HandshakeError, OpenError, PayloadError,
+//!     AttachError, BatchError, BurstError, ChannelError, CreateError, DecodeError, HandshakeError, OpenError, PayloadError,
 //!     ReserveError,
 //! };
 //! use shm_transport::frame::FrameHeader;
@@ -42,6 +42,9 @@
 //! assert_eq!(error.to_string(), "topic_id of difference 0 is not an integer");
 //! let error = ChannelError::Full { payload_len: 40, waited_ms: 100 };
 //! assert!(error.to_string().ends_with("the peer reads too slowly"));
+//!
+//! let source = ChannelError::Full { payload_len: 40, waited_ms: 100 };
+//! assert_eq!(BurstError { published: 7, source }.published, 7);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -560,6 +563,7 @@ pub enum ChannelError {
 }
 
 /// Why a burst ended early.
+#[cfg(not(loom))]
 #[derive(Debug, thiserror::Error)]
 #[error("burst ended early: published={published}: {source}")]
 pub struct BurstError {
