@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import traceback
 from collections.abc import Callable
@@ -285,3 +286,21 @@ def test_an_integer_that_no_float_can_hold_is_refused_like_any_other_value() -> 
         _quote().bid = 10**400
     with pytest.raises(MessageError, match="field 'bid': value out of range"):
         Quote(symbol="X", bid=10**400)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("inf", math.inf), ("-inf", -math.inf), ("NaN", math.nan), ("NaN:7ff8000000000001", math.nan)]
+)
+def test_json_text_stands_for_a_float_that_json_cannot_write(text: str, value: float) -> None:
+    quote = Quote.from_dict(
+        {"symbol": "EUR/USD", "sequence": 1, "timestamp_ns": 2, "bid": text, "ask": 1.0, "volume": 0.0}
+    )
+    assert quote.bid == value or (math.isnan(value) and math.isnan(quote.bid))
+    written = quote.to_dict(json=True)["bid"]
+    assert written == text.partition(":")[0]
+
+
+@pytest.mark.parametrize("text", ["Infinity", "nan", "1.5", "NaN:7ff0000000000000", "NaN:12", "NaN:zzzzzzzzzzzzzzzz"])
+def test_other_text_is_no_float(text: str) -> None:
+    with pytest.raises(MessageError, match="bid"):
+        Quote.from_dict({"symbol": "EUR/USD", "bid": text})

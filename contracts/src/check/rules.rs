@@ -2,7 +2,7 @@
 
 use super::{Scope, types};
 use crate::diagnostics::closest;
-use crate::model::{Element, FieldType, Number, Rule};
+use crate::model::{Element, FieldType, Number, Rule, Scalar};
 use crate::schema::Text;
 
 /// All rules that are known.
@@ -67,8 +67,15 @@ pub(super) fn check(scope: &mut Scope<'_>, written: &[(Text, Text)], kind: Field
                 }
             }
             "min" | "max" => match number(&value.value) {
-                Some(bound) if name.value == "min" => rules.push(Rule::Min(bound)),
-                Some(bound) => rules.push(Rule::Max(bound)),
+                Some(bound) => {
+                    let lower = name.value == "min";
+                    check_reach(scope, lower, bound, kind, value);
+                    rules.push(if lower {
+                        Rule::Min(bound)
+                    } else {
+                        Rule::Max(bound)
+                    });
+                }
                 None => {
                     let text = format!("{} is not a number: value={}", name.value, value.value);
                     scope.error(value.at, &text, "write a finite number");
@@ -126,6 +133,41 @@ fn check_min_length(scope: &mut Scope<'_>, min: usize, kind: FieldType, value: &
     if min > max {
         let text = format!("no value can be valid: min_length={min}, max_length={max}");
         scope.error(value.at, &text, "lower min_length or raise max_length");
+    }
+}
+
+/// Tells of a bound outside of what the type holds: nothing or everything satisfies it.
+fn check_reach(scope: &mut Scope<'_>, lower: bool, bound: Number, kind: FieldType, value: &Text) {
+    let (least, most) = match kind {
+        FieldType::Scalar(Scalar::Int(int)) => {
+            let (least, most) = int.range();
+            (Number::Int(least), Number::Int(most))
+        }
+        FieldType::Scalar(Scalar::F32) => (
+            Number::Float(f32::MIN.into()),
+            Number::Float(f32::MAX.into()),
+        ),
+        _ => return,
+    };
+    let name = if lower { "min" } else { "max" };
+    let (below, above) = (
+        bound.as_f64() < least.as_f64(),
+        bound.as_f64() > most.as_f64(),
+    );
+    let facts = format!(
+        "{name}={}, {} holds {} to {}",
+        value.value,
+        kind.name(),
+        crate::emit::bound(least),
+        crate::emit::bound(most)
+    );
+    let impossible = if lower { above } else { below };
+    if impossible {
+        let text = format!("no value can be valid: {facts}");
+        scope.error(value.at, &text, "change the bound or the type");
+    } else if below || above {
+        let text = format!("{name} has no effect: {facts}");
+        scope.warning(value.at, &text, "change the bound or the type");
     }
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn legal(contracts: &Contracts, field: &Field) -> String {
     text
 }
 
-fn bound(number: Number) -> String {
+pub(crate) fn bound(number: Number) -> String {
     match number {
         Number::Int(value) => value.to_string(),
         Number::Float(value) => float(value),

@@ -155,9 +155,9 @@ pub enum FieldType {
         /// Largest number of elements.
         max_length: usize,
     },
-    /// One of a set of named integers; index into [`Contracts::enums`].
+    /// One of a set of named integers; index into [`Contracts::enums`](super::Contracts::enums).
     Enum {
-        /// Index into [`Contracts::enums`].
+        /// Index into [`Contracts::enums`](super::Contracts::enums).
         index: usize,
         /// The integer that is stored.
         repr: Int,
