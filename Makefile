@@ -51,10 +51,13 @@ test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
 test-python: $(VENV)/.dev ## All Python tests
 	cd python-sdk && ../$(BIN)/python -m pytest
 
-# The same scenarios where shared memory is not to be had, and where membarrier is not.
+# The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link is left out.
+NO_LINK := contracts_alone documentation generated_python
+SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
+
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
-	MYCELIUM_DISABLE=memfd $(CARGO) test --package mycelium-tests
-	MYCELIUM_DISABLE=membarrier $(CARGO) test --package mycelium-tests
+	MYCELIUM_DISABLE=memfd $(CARGO) test --package mycelium-tests $(SCENARIOS)
+	MYCELIUM_DISABLE=membarrier $(CARGO) test --package mycelium-tests $(SCENARIOS)
 
 test-models: ## The ring under loom and Miri, in their short form
 	.ci/loom --short
