@@ -38,8 +38,8 @@ pub fn accept(stream: UnixStream, max_payload: usize) -> Result<Accepted, Failur
     let hello = receive_hello(&mut stream, deadline).map_err(Failure::carrier("hello"))?;
     let options = SegmentOptions::new(RING_BYTES);
     let segment = Segment::create(&options).map_err(Failure::carrier("segment"))?;
-    let doorbell = || Doorbell::new().map_err(Failure::carrier("doorbell"));
-    let (own, peer) = (doorbell()?, doorbell()?);
+    let own = Doorbell::new().map_err(Failure::carrier("doorbell"))?;
+    let (peer, part) = Doorbell::pair().map_err(Failure::carrier("doorbell"))?;
     let fencing = fencing_with(&hello);
     let fallback: Option<Fallback> = peer_fallback(&hello);
     let offered = Offer {
@@ -56,7 +56,7 @@ pub fn accept(stream: UnixStream, max_payload: usize) -> Result<Accepted, Failur
             None => OfferedTransport::Shm {
                 segment: segment.fd(),
                 bridge_doorbell: own.as_fd(),
-                peer_doorbell: peer.as_fd(),
+                peer_doorbell: part.as_fd(),
             },
             Some(fallback) => OfferedTransport::Socket(fallback.clone()),
         },

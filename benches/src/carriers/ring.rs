@@ -175,9 +175,10 @@ fn fencing() -> Fencing {
 pub(super) fn near(args: &CaseArgs) -> Result<Sample, Failure> {
     let options = SegmentOptions::new(RING_BYTES);
     let segment = Segment::create(&options).map_err(Failure::carrier("segment"))?;
-    let doorbell = || Doorbell::new().map_err(Failure::carrier("doorbell"));
-    let (own, theirs) = (doorbell()?, doorbell()?);
-    let fds = [segment.fd(), own.as_fd(), theirs.as_fd()];
+    let own = Doorbell::new().map_err(Failure::carrier("doorbell"))?;
+    // As the bridge does it: what the peer may do to its part does not reach ours.
+    let (theirs, part) = Doorbell::pair().map_err(Failure::carrier("doorbell"))?;
+    let fds = [segment.fd(), own.as_fd(), part.as_fd()];
     let peer = PeerProcess::start(args, &fds, "")?;
     let (read, write) = (segment.ring(RING_TO_BRIDGE), segment.ring(RING_TO_PEER));
     let ends = LinkEnds::attach(read, write, own, theirs, fencing());
