@@ -2,6 +2,7 @@
 //! a short exchange with a deadline.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mycelium_contracts::Contracts;
@@ -103,14 +104,16 @@ pub(crate) fn greet(
     })
 }
 
-/// Offers the link and waits until the peer is attached.
+/// Offers the link and waits until the peer is attached. `judged` gets the verdict on its contracts before the data plane
+/// acts on it, so that whoever sees a dropped frame finds the reason too.
 pub(crate) fn attach(
     greeted: Greeted,
     terms: &LinkTerms,
     memory: &LinkMemory,
     contracts: &Contracts,
     plane: &DataPlaneHandle,
-) -> Result<(FrameStream, Agreed, Verdict), HandshakeError> {
+    judged: impl Fn(&Arc<Verdict>),
+) -> Result<(FrameStream, Agreed, Arc<Verdict>), HandshakeError> {
     let Greeted {
         mut stream,
         hello,
@@ -159,6 +162,7 @@ pub(crate) fn attach(
     };
     let differ = contracts_differ(&terms.schema_digest, &hello.schema_digest);
     let screen = |refused| screen(plane, terms.link, memory, refused);
+    judged(&Arc::default()); // That of its predecessor is not its own.
     // From the Welcome on the peer has the rings, and nothing that it writes may pass before the verdict.
     let since = screen(if differ {
         Refused::Everything
@@ -168,15 +172,16 @@ pub(crate) fn attach(
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     announce(&mut stream, &offered, deadline)?;
     let verdict = if differ {
-        let verdict = judge(&mut stream, contracts, deadline)?;
+        let verdict = Arc::new(judge(&mut stream, contracts, deadline)?);
         verdict.log(terms.link, &terms.name);
+        judged(&verdict);
         plane
             .refuse_blocking(terms.link, since, verdict.refused())
             .map_err(stopped)?;
         send_report(&mut stream, verdict.differences(), deadline)?;
         verdict
     } else {
-        Verdict::default()
+        Arc::default()
     };
     let agreed = receive_attached(&mut stream, &offered, deadline)?;
     if let (Some(fallback), TransportRequest::Shm) = (&agreed, terms.transport) {

@@ -88,12 +88,12 @@ async fn serve_greeted(
         let (shared, memory) = (Arc::clone(shared), Arc::clone(&memory));
         let attach = move || {
             let (contracts, plane) = (&shared.contracts, &shared.plane);
-            attach(greeted, &terms, &memory, contracts, plane)
+            attach(greeted, &terms, &memory, contracts, plane, |verdict| {
+                shared.update(link, |entry| entry.verdict = Arc::clone(verdict));
+            })
         };
         tokio::task::spawn_blocking(attach).await??
     };
-    let verdict = Arc::new(verdict);
-    shared.update(link, |entry| entry.verdict = Arc::clone(&verdict));
     let session = open_session(shared, link, stream, &agreed, &memory, verdict, notices).await?;
     // A predecessor may have died between a commit and the wakeup that it owed to the router.
     shared.plane.wake_all()?;
