@@ -382,6 +382,21 @@ def test_a_dropped_frame_is_counted_and_warned_about(bridge: BridgeDouble, caplo
     assert "size=1 expected=72" in caplog.text
 
 
+def test_what_the_bridge_dropped_on_its_way_here_is_counted(
+    bridge: BridgeDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bridge.connect() as channel:
+        cause = control.Cause.DROP_OLDEST
+        bridge.send_control(control.Gap(topic_id=1001, cause=cause, missed=3, total=10))
+        bridge.send_control(control.Gap(topic_id=1002, cause=cause, missed=1, total=1))
+        bridge.send_control(control.Gap(topic_id=1001, cause=cause, missed=2, total=12))
+        wait_until(lambda: _look(channel) or channel.statistics().frames_missed == 6, "the notices")
+    assert channel.statistics().frames_missed == 6
+    told = [record for record in caplog.records if "dropped frames for this link" in record.message]
+    assert len(told) == 2, "once per topic"
+    assert "topic_id=1001 missed=3 total=10" in told[0].message
+
+
 def _look(channel: mycelium.Channel) -> None:
     with pytest.raises(TimeoutError):
         channel.recv(timeout=0)

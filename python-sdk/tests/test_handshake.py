@@ -152,7 +152,7 @@ def test_other_machines_take_the_socket(
         assert (channel.transport, channel.fallback_code) == ("socket", code)
         assert channel.fallback_reason == here.reason
         assert bridge.hello is not None
-        assert bridge.hello.capabilities == 0
+        assert bridge.hello.capabilities == layout.CAPABILITY_GAPS
         exchange(bridge, channel)
     with pytest.raises(mycelium.TransportUnavailable):
         make_bridge().connect(transport="shm")

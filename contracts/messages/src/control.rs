@@ -11,14 +11,14 @@ use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("35060d940b4d695862a3b4a2fdb869b53fa93372cafb5ca32c0633bf3ac71ee1");
+    message::digest("24a0bfecdb1ac32195be6abc8b1762c8ac6b003deb18257a748dcdf701270f4e");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 #[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "9cdd7996bc9b03f19749a1631e057dfe4619f42d918f3ef0647a7ce5b49ffd32",
+        "c91426e5dd5feaf62be609c2674dcd0202c51766315a8465b6587f538d43e006",
     ),
     messages: &[
         message::MessageInfo::of::<Hello>(),
@@ -36,6 +36,7 @@ pub const CONTRACTS: message::Contracts = message::Contracts {
         message::MessageInfo::of::<LinkError>(),
         message::MessageInfo::dynamic::<ContractsOffer>(),
         message::MessageInfo::dynamic::<ContractsReport>(),
+        message::MessageInfo::of::<Gap>(),
     ],
 };
 
@@ -689,6 +690,86 @@ impl<'de> message::serde::Deserialize<'de> for LinkErrorCode {
     }
 }
 
+/// What became of the last of them: the policy that dropped it, or QUARANTINE if it is kept because
+/// it kept killing its worker.
+///
+/// Any integer can arrive from a peer; those without a name fail validation.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Cause(pub u8);
+
+#[allow(dead_code, reason = "generated for every use")]
+impl Cause {
+    /// `DROP_NEWEST`, stored as 1.
+    pub const DROP_NEWEST: Self = Self(1);
+    /// `DROP_OLDEST`, stored as 2.
+    pub const DROP_OLDEST: Self = Self(2);
+    /// `CONFLATE`, stored as 3.
+    pub const CONFLATE: Self = Self(3);
+    /// `QUARANTINE`, stored as 4.
+    pub const QUARANTINE: Self = Self(4);
+
+    /// Name of the value; `None` if it has none.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self.0 {
+            1 => Some("DROP_NEWEST"),
+            2 => Some("DROP_OLDEST"),
+            3 => Some("CONFLATE"),
+            4 => Some("QUARANTINE"),
+            _ => None,
+        }
+    }
+}
+
+impl message::NamedInt for Cause {
+    type Int = u8;
+
+    const TYPE: &'static str = "Cause";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("DROP_NEWEST", Self::DROP_NEWEST),
+        ("DROP_OLDEST", Self::DROP_OLDEST),
+        ("CONFLATE", Self::CONFLATE),
+        ("QUARANTINE", Self::QUARANTINE),
+    ];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Cause {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Cause {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
 /// First frame of the peer: who it is, what it speaks, which transport it asks for.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -697,7 +778,7 @@ pub struct Hello {
     pub protocol_version: u16,
     /// AUTO: shared memory if possible. SHM: refuse anything else. SOCKET: frames on this socket.
     pub transport: HelloTransport,
-    /// Bit 0: registered for membarrier. Bit 1: can receive file descriptors.
+    /// Bit 0: registered for membarrier. Bit 1: can receive file descriptors. Bit 2: knows Gap.
     pub capabilities: u8,
     /// Process id of the peer, for the log.
     pub pid: u32,
@@ -729,7 +810,7 @@ pub struct HelloFields<'a> {
     pub protocol_version: u16,
     /// AUTO: shared memory if possible. SHM: refuse anything else. SOCKET: frames on this socket.
     pub transport: HelloTransport,
-    /// Bit 0: registered for membarrier. Bit 1: can receive file descriptors.
+    /// Bit 0: registered for membarrier. Bit 1: can receive file descriptors. Bit 2: knows Gap.
     pub capabilities: u8,
     /// Process id of the peer, for the log.
     pub pid: u32,
@@ -2977,4 +3058,186 @@ impl message::DynamicMessage for ContractsReport {
     const LOG_PAYLOAD: bool = true;
     const ENCODING: message::Encoding = message::Encoding::Json;
     const MAX_SIZE: usize = 1048576;
+}
+
+/// Frames of a topic that the peer wants did not reach it, by the policy of its subscription or
+/// because they were moved aside. Only sent to a peer with the capability for it, at intervals, and
+/// always once drops have ceased.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Gap {
+    /// The topic.
+    pub topic_id: u16,
+    /// What became of the last of them: the policy that dropped it, or QUARANTINE if it is kept
+    /// because it kept killing its worker.
+    pub cause: Cause,
+    #[doc(hidden)]
+    pub _pad0: [u8; 5],
+    /// Frames missed since the last Gap of this topic on this link.
+    pub missed: u64,
+    /// Frames of this topic missed since the link began, those of predecessors of the peer
+    /// included.
+    pub total: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Gap>() == 24);
+    assert!(align_of::<Gap>() == 8);
+    assert!(offset_of!(Gap, topic_id) == 0);
+    assert!(offset_of!(Gap, cause) == 2);
+    assert!(offset_of!(Gap, missed) == 8);
+    assert!(offset_of!(Gap, total) == 16);
+};
+
+/// The values of a [`Gap`], for [`Gap::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct GapFields {
+    /// The topic.
+    pub topic_id: u16,
+    /// What became of the last of them: the policy that dropped it, or QUARANTINE if it is kept
+    /// because it kept killing its worker.
+    pub cause: Cause,
+    /// Frames missed since the last Gap of this topic on this link.
+    pub missed: u64,
+    /// Frames of this topic missed since the link began, those of predecessors of the peer
+    /// included.
+    pub total: u64,
+}
+
+#[allow(dead_code, reason = "generated for every use")]
+impl Gap {
+    /// Builds a message and validates it. Cost: one copy of the values; nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule, with its value and the legal range.
+    pub fn new(fields: GapFields) -> Result<Self, message::ValidationError> {
+        let built = Self {
+            topic_id: fields.topic_id,
+            cause: fields.cause,
+            _pad0: [0; 5],
+            missed: fields.missed,
+            total: fields.total,
+        };
+        built.validate()?;
+        Ok(built)
+    }
+
+    /// All values as Rust's own types; texts and vecs are borrowed.
+    ///
+    /// # Errors
+    ///
+    /// A text, vec or truth value that cannot be read; a valid message has none.
+    pub fn fields(&self) -> Result<GapFields, message::ValidationError> {
+        Ok(GapFields {
+            topic_id: self.topic_id,
+            cause: self.cause,
+            missed: self.missed,
+            total: self.total,
+        })
+    }
+}
+
+impl Default for Gap {
+    /// All bytes zero, which may not be a valid message.
+    fn default() -> Self {
+        FromZeros::new_zeroed()
+    }
+}
+
+impl fmt::Debug for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Gap");
+        out.field("topic_id", &self.topic_id);
+        out.field("cause", &self.cause);
+        out.field("missed", &self.missed);
+        out.field("total", &self.total);
+        out.finish()
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Message for Gap {
+    const NAME: &'static str = "Gap";
+    const TOPIC: &'static str = "control";
+    const TOPIC_ID: u16 = 16;
+    const LAYOUT_DIGEST: [u8; 32] =
+        message::digest("3c1d8486262d231cbea41011691f306afc7ae167c655dc96ef8cb01387228740");
+    const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
+    const DELIVERY: message::Delivery = message::Delivery::Block;
+    const LOG_PAYLOAD: bool = true;
+    const KEY: &'static [&'static str] = &[];
+    const FIELDS: &'static [message::FieldInfo] = &[
+        message::FieldInfo::new("topic_id", "u16", 0, 2),
+        message::FieldInfo::new(
+            "cause",
+            "u8 DROP_NEWEST=1 DROP_OLDEST=2 CONFLATE=3 QUARANTINE=4",
+            2,
+            1,
+        ),
+        message::FieldInfo::new("missed", "u64", 8, 8),
+        message::FieldInfo::new("total", "u64", 16, 8),
+    ];
+
+    fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        check.member("cause", self.cause)?;
+        Ok(())
+    }
+}
+
+impl<'a> TryFrom<&'a [u8]> for &'a Gap {
+    type Error = message::ViewError;
+
+    /// Views a payload as [`Message::view`] does.
+    fn try_from(payload: &'a [u8]) -> Result<Self, message::ViewError> {
+        <Gap as Message>::view(payload)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Gap {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize(self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Gap {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize(input)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serial::Fields for Gap {
+    const NAMES: &'static [&'static str] = &["topic_id", "cause", "missed", "total"];
+    const REQUIRED: &'static [&'static str] = &["cause"];
+
+    fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        message::serial::put(out, "topic_id", &self.topic_id)?;
+        message::serial::put(out, "cause", &self.cause)?;
+        message::serial::put(out, "missed", &self.missed)?;
+        message::serial::put(out, "total", &self.total)?;
+        Ok(())
+    }
+
+    fn read<'de, D: message::serde::Deserializer<'de>>(
+        &mut self,
+        index: usize,
+        value: D,
+    ) -> Result<(), D::Error> {
+        match index {
+            0 => message::serial::get(&mut self.topic_id, value),
+            1 => message::serial::get(&mut self.cause, value),
+            2 => message::serial::get(&mut self.missed, value),
+            3 => message::serial::get(&mut self.total, value),
+            _ => Ok(()),
+        }
+    }
 }

@@ -181,3 +181,7 @@ pub const CAPABILITY_MEMBARRIER: u8 = 1;
 /// Hello capability: can receive file descriptors.
 #[allow(dead_code, reason = "generated for every use")]
 pub const CAPABILITY_FD_PASSING: u8 = 2;
+
+/// Hello capability: knows the control frame Gap.
+#[allow(dead_code, reason = "generated for every use")]
+pub const CAPABILITY_GAPS: u8 = 4;

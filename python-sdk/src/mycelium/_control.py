@@ -24,7 +24,7 @@ from ._message import (
 )
 from ._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("35060d940b4d695862a3b4a2fdb869b53fa93372cafb5ca32c0633bf3ac71ee1")
+_DIGEST: Final = bytes.fromhex("24a0bfecdb1ac32195be6abc8b1762c8ac6b003deb18257a748dcdf701270f4e")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -130,6 +130,20 @@ class LinkErrorCode(enum.IntEnum):
 
 
 _LINK_ERROR_CODE: Final[dict[int, LinkErrorCode]] = {member.value: member for member in LinkErrorCode}
+
+
+class Cause(enum.IntEnum):
+    """What became of the last of them: the policy that dropped it, or QUARANTINE if it is kept because it kept
+    killing its worker.
+    """
+
+    DROP_NEWEST = 1
+    DROP_OLDEST = 2
+    CONFLATE = 3
+    QUARANTINE = 4
+
+
+_CAUSE: Final[dict[int, Cause]] = {member.value: member for member in Cause}
 
 
 class Hello(Message):
@@ -240,7 +254,10 @@ class Hello(Message):
 
     @property
     def capabilities(self) -> int:
-        """Bit 0: registered for membarrier. Bit 1: can receive file descriptors. An integer from 0 to 255."""
+        """Bit 0: registered for membarrier.
+
+        Bit 1: can receive file descriptors. Bit 2: knows Gap. An integer from 0 to 255.
+        """
         return self._views.u8[(self._word << 3) + 3]
 
     @capabilities.setter
@@ -1520,6 +1537,145 @@ class ContractsReport(DynamicMessage):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
 
 
+_PACK_GAP: Final = struct.Struct("<HB5xQQ").pack
+
+
+class Gap(Message):
+    """Frames of a topic that the peer wants did not reach it, by the policy of its subscription or because they
+    were moved aside. Only sent to a peer with the capability for it, at intervals, and always once drops have
+    ceased.
+    """
+
+    __slots__ = ()
+
+    NAME: ClassVar[str] = "Gap"
+    TOPIC: ClassVar[str] = "control"
+    TOPIC_ID: ClassVar[int] = 16
+    SIZE: ClassVar[int] = 24
+    HEADER_WORD: ClassVar[int] = 0x0000001000000018
+    DELIVERY: ClassVar[str] = "block"
+    LOG_PAYLOAD: ClassVar[bool] = True
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("3c1d8486262d231cbea41011691f306afc7ae167c655dc96ef8cb01387228740")
+    SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
+    ROW_FORMAT: ClassVar[str] = "<HB5xQQ"
+    KEY: ClassVar[tuple[str, ...]] = ()
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field("topic_id", "u16", 0, 2, "H"),
+        Field("cause", "u8 DROP_NEWEST=1 DROP_OLDEST=2 CONFLATE=3 QUARANTINE=4", 2, 1, "B"),
+        Field("missed", "u64", 8, 8, "Q"),
+        Field("total", "u64", 16, 8, "Q"),
+    )
+
+    def __init__(
+        self,
+        *,
+        topic_id: int = 0,
+        cause: Cause,
+        missed: int = 0,
+        total: int = 0,
+    ) -> None:
+        try:
+            if cause in _CAUSE:
+                data = _PACK_GAP(topic_id, cause, missed, total)
+                self._take(data)
+                return
+        except CANNOT_PACK:
+            pass
+        self._allocate()
+        self.topic_id = topic_id
+        self.cause = cause
+        self.missed = missed
+        self.total = total
+
+    def set(
+        self,
+        *,
+        topic_id: int | None = None,
+        cause: Cause | None = None,
+        missed: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Sets the fields that are given, each checked as by its property; the others keep their values."""
+        if topic_id is not None and cause is not None and missed is not None and total is not None:
+            try:
+                if cause in _CAUSE:
+                    data = _PACK_GAP(topic_id, cause, missed, total)
+                    self._put(data)
+                    return
+            except CANNOT_PACK:
+                pass
+        if topic_id is not None:
+            self.topic_id = topic_id
+        if cause is not None:
+            self.cause = cause
+        if missed is not None:
+            self.missed = missed
+        if total is not None:
+            self.total = total
+
+    @property
+    def topic_id(self) -> int:
+        """The topic. An integer from 0 to 65535."""
+        return self._views.u16[self._word << 2]
+
+    @topic_id.setter
+    def topic_id(self, value: int) -> None:
+        try:
+            self._views.u16[self._word << 2] = value
+        except (TypeError, ValueError):
+            raise rejected(self, "topic_id", value, "an integer from 0 to 65535") from None
+
+    @property
+    def cause(self) -> Cause:
+        """What became of the last of them: the policy that dropped it, or QUARANTINE if it is kept because it
+        kept killing its worker. One of DROP_NEWEST=1, DROP_OLDEST=2, CONFLATE=3, QUARANTINE=4.
+        """
+        try:
+            return _CAUSE[self._views.u8[(self._word << 3) + 2]]
+        except KeyError as unknown:
+            raise unnamed(self, "cause", unknown, Cause) from None
+
+    @cause.setter
+    def cause(self, value: Cause) -> None:
+        try:
+            if value in _CAUSE:
+                self._views.u8[(self._word << 3) + 2] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "cause", value, Cause)
+
+    @property
+    def missed(self) -> int:
+        """Frames missed since the last Gap of this topic on this link.
+
+        An integer from 0 to 18446744073709551615.
+        """
+        return self._views.u64[self._word + 1]
+
+    @missed.setter
+    def missed(self, value: int) -> None:
+        try:
+            self._views.u64[self._word + 1] = value
+        except (TypeError, ValueError):
+            raise rejected(self, "missed", value, "an integer from 0 to 18446744073709551615") from None
+
+    @property
+    def total(self) -> int:
+        """Frames of this topic missed since the link began, those of predecessors of the peer included.
+
+        An integer from 0 to 18446744073709551615.
+        """
+        return self._views.u64[self._word + 2]
+
+    @total.setter
+    def total(self, value: int) -> None:
+        try:
+            self._views.u64[self._word + 2] = value
+        except (TypeError, ValueError):
+            raise rejected(self, "total", value, "an integer from 0 to 18446744073709551615") from None
+
+
 MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     Hello,
     Welcome,
@@ -1536,12 +1692,13 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
     LinkError,
     ContractsOffer,
     ContractsReport,
+    Gap,
 )
 """All messages of this file, ordered by topic id."""
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("9cdd7996bc9b03f19749a1631e057dfe4619f42d918f3ef0647a7ce5b49ffd32"),
+    source_digest=bytes.fromhex("c91426e5dd5feaf62be609c2674dcd0202c51766315a8465b6587f538d43e006"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""
@@ -1554,10 +1711,12 @@ __all__ = [
     "Advertise",
     "Attached",
     "AttachedTransport",
+    "Cause",
     "ContractsOffer",
     "ContractsReport",
     "FallbackCode",
     "Fencing",
+    "Gap",
     "Goodbye",
     "Hello",
     "HelloTransport",

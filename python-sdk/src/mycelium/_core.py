@@ -61,6 +61,7 @@ class ChannelCore:
         self._replies: dict[tuple[int, int], control.TopicReply] = {}
         self._skipped: dict[int, int] = {}
         self._rejected: dict[int, int] = {}
+        self._missed: dict[int, int] = {}
         self._timeout = timeout
         self._registry = Registry(contracts)
         try:
@@ -322,6 +323,8 @@ class ChannelCore:
                 _log.warning(
                     "bridge dropped a published frame: link=%s topic_id=%d %s", self.name, reply.topic_id, reply.reason
                 )
+        elif topic_id == control.Gap.TOPIC_ID:
+            self._on_gap(decode_control(control.Gap, payload))
         elif topic_id == control.Shutdown.TOPIC_ID:
             self._shutdown = decode_control(control.Shutdown, payload)
             self._shutdown_at = time.monotonic_ns() + self._shutdown.deadline_ms * 1_000_000
@@ -333,6 +336,18 @@ class ChannelCore:
             )
         else:
             raise ProtocolError(f"unexpected control frame: topic_id={topic_id} payload_len={header.payload_len}")
+
+    def _on_gap(self, gap: control.Gap) -> None:
+        seen = self._missed.get(gap.topic_id, 0)
+        self._missed[gap.topic_id] = seen + gap.missed
+        if not seen:
+            _log.warning(
+                "bridge dropped frames for this link: link=%s topic_id=%d missed=%d total=%d; further are only counted",
+                self.name,
+                gap.topic_id,
+                gap.missed,
+                gap.total,
+            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -90,7 +90,8 @@ class Handshake:
     def hello(self) -> bytes:
         """Returns the first frame of the peer."""
         wanted = {"auto": HelloTransport.AUTO, "shm": HelloTransport.SHM, "socket": HelloTransport.SOCKET}
-        capabilities = layout.CAPABILITY_MEMBARRIER if self._membarrier else 0
+        capabilities = layout.CAPABILITY_GAPS
+        capabilities |= layout.CAPABILITY_MEMBARRIER if self._membarrier else 0
         capabilities |= layout.CAPABILITY_FD_PASSING if self._fd_passing else 0
         hello = Hello(
             protocol_version=layout.PROTOCOL_VERSION,

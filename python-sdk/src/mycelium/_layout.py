@@ -141,3 +141,6 @@ CAPABILITY_MEMBARRIER: Final = 1
 
 CAPABILITY_FD_PASSING: Final = 2
 """Hello capability: can receive file descriptors."""
+
+CAPABILITY_GAPS: Final = 4
+"""Hello capability: knows the control frame Gap."""

@@ -43,6 +43,8 @@ class Statistics(NamedTuple):
         bytes_out: Bytes of records sent, padding included.
         frames_skipped: Frames that came and whose topic no known message has.
         frames_rejected: Notices of the bridge that it dropped a frame of ours.
+        frames_missed: Frames of subscribed topics that the bridge dropped on their way here, by the policy of the
+            subscription, as far as it has told.
         parks: How often this side went to sleep.
         wakeups_sent: How often this side rang the bridge's doorbell.
         wakeups_received: How often something ended a sleep of this side.
@@ -54,6 +56,7 @@ class Statistics(NamedTuple):
     bytes_out: int
     frames_skipped: int
     frames_rejected: int
+    frames_missed: int
     parks: int
     wakeups_sent: int
     wakeups_received: int
@@ -334,6 +337,7 @@ class Channel(ChannelCore):
             bytes_out=producer.byte_count,
             frames_skipped=sum(self._skipped.values()),
             frames_rejected=sum(self._rejected.values()),
+            frames_missed=sum(self._missed.values()),
             parks=link.parks,
             wakeups_sent=link.wakeups_sent,
             wakeups_received=link.wakeups_received,

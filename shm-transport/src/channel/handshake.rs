@@ -29,7 +29,8 @@ use crate::disable::is_disabled;
 use crate::error::{HandshakeError, OpenError};
 use crate::frame::{Encoding, FrameHeader};
 use crate::layout::{
-    CAPABILITY_FD_PASSING, CAPABILITY_MEMBARRIER, PROTOCOL_VERSION, RING_TO_BRIDGE, RING_TO_PEER,
+    CAPABILITY_FD_PASSING, CAPABILITY_GAPS, CAPABILITY_MEMBARRIER, PROTOCOL_VERSION,
+    RING_TO_BRIDGE, RING_TO_PEER,
 };
 use crate::ring::{Fencing, Frame};
 use crate::segment::{MemoryOptions, Segment};
@@ -457,8 +458,14 @@ fn queue_json(stream: &mut FrameStream, topic_id: u16, json: &str) {
     stream.queue(header, json.as_bytes());
 }
 
+/// Whether the peer knows the control frame Gap.
+#[must_use]
+pub fn takes_gaps(hello: &Hello) -> bool {
+    hello.capabilities & CAPABILITY_GAPS != 0
+}
+
 fn hello(options: &ConnectOptions, passes_fds: bool) -> Result<Hello, HandshakeError> {
-    let mut capabilities = 0;
+    let mut capabilities = CAPABILITY_GAPS;
     if membarrier_is_available() {
         capabilities |= CAPABILITY_MEMBARRIER;
     }

@@ -33,7 +33,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{
-    Advertise, Goodbye, LinkError, Shutdown, Subscribe, TopicReply, TopicReplyCode, Unsubscribe,
+    Advertise, Gap, Goodbye, LinkError, Shutdown, Subscribe, TopicReply, TopicReplyCode,
+    Unsubscribe,
 };
 use mycelium_messages::{InlineString, Message};
 
@@ -526,6 +527,18 @@ impl Core {
                 } else {
                     self.replies.push_back(reply);
                 }
+            }
+            Gap::TOPIC_ID => {
+                let gap: Gap = frame.read().map_err(protocol)?;
+                if self.statistics.missed == 0 {
+                    tracing::warn!(
+                        topic = gap.topic_id,
+                        missed = gap.missed,
+                        total = gap.total,
+                        "the bridge dropped frames for this link; further ones are only counted"
+                    );
+                }
+                self.statistics.missed = self.statistics.missed.saturating_add(gap.missed);
             }
             Shutdown::TOPIC_ID => {
                 let shutdown: Shutdown = frame.read().map_err(protocol)?;

@@ -165,4 +165,7 @@ pub struct Statistics {
     pub dropped: u64,
     /// Received frames that were passed over, because the layouts of both sides differ.
     pub skipped: u64,
+    /// Frames of subscribed topics that the bridge dropped on their way here, by the policy of the subscription, as far as
+    /// it has told.
+    pub missed: u64,
 }

@@ -22,6 +22,7 @@ pub(crate) fn each(visitor: &mut impl Visitor) {
     visitor.visit(shutdown, shutdown_values);
     visitor.visit(goodbye, goodbye_values);
     visitor.visit(link_error, link_error_values);
+    visitor.visit(gap, gap_values);
 }
 
 fn hello(values: &Value) -> Checked<messages::Hello> {
@@ -235,5 +236,24 @@ fn link_error_values(message: &messages::LinkError) -> Checked<Value> {
     let mut values = Map::new();
     put(&mut values, "code", &fields.code.0);
     put(&mut values, "message", &fields.message);
+    Ok(Value::Object(values))
+}
+
+fn gap(values: &Value) -> Checked<messages::Gap> {
+    messages::Gap::new(messages::GapFields {
+        topic_id: read(&values["topic_id"]),
+        cause: messages::Cause(read(&values["cause"])),
+        missed: read(&values["missed"]),
+        total: read(&values["total"]),
+    })
+}
+
+fn gap_values(message: &messages::Gap) -> Checked<Value> {
+    let fields = message.fields()?;
+    let mut values = Map::new();
+    put(&mut values, "topic_id", &fields.topic_id);
+    put(&mut values, "cause", &fields.cause.0);
+    put(&mut values, "missed", &fields.missed);
+    put(&mut values, "total", &fields.total);
     Ok(Value::Object(values))
 }
