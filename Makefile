@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-fallback lint check-contracts generate bench bench-dynamic clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,11 +24,16 @@ $(VENV)/.dev: $(VENV)/.sdk
 	$(BIN)/python -m pip install --quiet --editable 'python-sdk[dev]'
 	@touch $@
 
+# The SDK with what builds the documentation, which takes the reference from its docstrings.
+$(VENV)/.docs: $(VENV)/.sdk
+	$(BIN)/python -m pip install --quiet --editable 'python-sdk[docs]'
+	@touch $@
+
 demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memory and over the socket
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-models test-benches test-fallback test-python ## Run every check and every test
+test: lint check-contracts test-rust test-models test-benches test-fallback test-python docs ## Run every check and every test
 
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
@@ -48,8 +53,11 @@ test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
 	$(CARGO) test
 	$(CARGO) test --package mycelium-messages --features serde
 
-test-python: $(VENV)/.dev ## All Python tests
-	cd python-sdk && ../$(BIN)/python -m pytest
+test-python: $(VENV)/.dev ## All Python tests, and what they reach
+	cd python-sdk && ../$(BIN)/python -m pytest --cov
+
+test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to 3.14 and 3.14t) that is there
+	.ci/pythons
 
 # The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link is left out.
 NO_LINK := contracts_alone documentation generated_python
@@ -84,6 +92,9 @@ bench: ## Measure the transport beside its floors and its rivals; BENCH_FLAGS go
 
 bench-dynamic: $(VENV)/.dev ## What JSON, MessagePack and raw messages cost beside those of a contract; BENCH_FLAGS go to the program
 	$(CARGO) run --release --package mycelium-benches --bin dynamic -- --python $(MYCELIUM_PYTHON) --docs docs/benchmarks.md $(BENCH_FLAGS)
+
+docs: $(VENV)/.docs ## The documentation as a site, in target/site
+	$(BIN)/sphinx-build -q -W --keep-going docs target/site
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

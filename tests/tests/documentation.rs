@@ -66,9 +66,13 @@ fn documents() -> Vec<PathBuf> {
         "python-sdk/README.md".into(),
         "tests/data/README.md".into(),
     ];
-    for entry in std::fs::read_dir(repository().join("docs")).expect("docs") {
-        let name = entry.expect("entry").file_name();
-        found.push(Path::new("docs").join(name));
+    for folder in ["docs", "docs/python"] {
+        for entry in std::fs::read_dir(repository().join(folder)).expect("a folder") {
+            let name = entry.expect("entry").file_name();
+            if name.to_string_lossy().ends_with(".md") {
+                found.push(Path::new(folder).join(name));
+            }
+        }
     }
     found
 }
