@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mycelium_contracts::Encoding as Written;
 use shm_transport::frame::Encoding;
+use shm_transport::socket::Address;
 use shm_transport::wakeup::{WaitStrategy, default_spin_us};
 use tokio::sync::mpsc;
 
@@ -154,6 +155,12 @@ impl Bridge {
         )
     }
 
+    /// Where clients can connect, with the ports that are bound.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        self.control.as_ref().map_or(&[], ControlThread::addresses)
+    }
+
     /// What is known of the link with this name.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<LinkStatus> {
@@ -170,6 +177,12 @@ impl Bridge {
     #[must_use]
     pub fn refused_busy(&self) -> u64 {
         self.registry.refused_busy()
+    }
+
+    /// Clients that were refused because their user is not on the list, or their token is missing or wrong.
+    #[must_use]
+    pub fn refused_not_allowed(&self) -> u64 {
+        self.registry.refused_not_allowed()
     }
 
     /// What the data plane counted. Not for a host that drives the data plane on the same thread; see

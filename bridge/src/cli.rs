@@ -75,11 +75,16 @@ fn check(path: &Path) -> ExitCode {
         print_error(warnings);
     }
     let workers = config.workers.len();
-    let listen = config
-        .bridge
+    let listen: Vec<_> = config
         .listen
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        .iter()
+        .map(|endpoint| endpoint.address.to_string())
+        .collect();
+    let listen = if listen.is_empty() {
+        "none".to_owned()
+    } else {
+        listen.join(" ")
+    };
     // A reader that has closed the pipe has seen enough; the exit code tells the rest.
     let _ = writeln!(
         io::stdout(),

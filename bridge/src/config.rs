@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use shm_transport::segment::{Backing, MemoryOptions};
+use shm_transport::socket::Address;
 use toml::de::DeTable;
 
 mod check;
+mod endpoint;
 mod problem;
 mod read;
 mod section;
@@ -20,6 +22,8 @@ mod section;
 pub use problem::{ConfigError, Problem};
 
 use problem::Problems;
+
+use crate::listen::Token;
 
 /// Longest worker or link name, in bytes: what the handshake's `name` fields hold.
 pub const WORKER_NAME_MAX: usize = 64;
@@ -34,6 +38,8 @@ pub struct Config {
     pub path: PathBuf,
     /// The `[bridge]` table.
     pub bridge: BridgeConfig,
+    /// Where clients can connect: the path of `bridge.listen`, then the `[[listen]]` tables.
+    pub listen: Vec<ListenConfig>,
     /// The `[[worker]]` tables in the order of the file; names are unique.
     pub workers: Vec<WorkerConfig>,
     /// The application contracts that `bridge.contracts` names.
@@ -43,17 +49,15 @@ pub struct Config {
 /// The `[bridge]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeConfig {
-    /// Path of the listening socket; without one only spawned workers and in-process actors take part.
-    pub listen: Option<PathBuf>,
     /// Path of the contracts file.
     pub contracts: PathBuf,
-    /// Transport of clients of the listening socket.
+    /// Transport of clients.
     pub transport: TransportMode,
-    /// Bytes of each ring of a client of the listening socket; a power of two.
+    /// Bytes of each ring of a client; a power of two.
     pub ring_capacity: usize,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
-    /// Users that may connect to the listening socket.
+    /// Users that may connect to UNIX sockets.
     pub allowed_uids: Vec<u32>,
     /// Time from the request to stop until SIGTERM is sent to workers that have not ended.
     pub shutdown_timeout: Duration,
@@ -61,9 +65,20 @@ pub struct BridgeConfig {
     pub log: String,
     /// What happens to a peer whose contracts differ; `[contracts] on_mismatch`.
     pub on_mismatch: OnMismatch,
-    /// Where the rings of clients of the listening socket lie, and what their pages get.
+    /// Where the rings of clients lie, and what their pages get.
     pub memory: MemoryConfig,
-    /// Handshakes with clients that may be under way at once; further clients are refused.
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// Where: `unix:`, `tcp:` or `tls:`; port 0 lets the system choose.
+    pub address: Address,
+    /// What clients have to know; every port has one.
+    pub token: Option<Token>,
+    /// Longest time from the connection to the Hello, and from the Welcome to the Attached.
+    pub handshake_timeout: Duration,
+    /// Handshakes that may be under way at once; further clients are refused.
     pub max_pending_handshakes: usize,
 }
 
@@ -197,11 +212,12 @@ impl Config {
         };
         let written = read::file(root.get_ref(), &mut problems);
         match check::file(written, directory, &mut problems) {
-            Some((bridge, workers, contracts)) if problems.is_empty() => Ok(Self {
+            Some(checked) if problems.is_empty() => Ok(Self {
                 path: path.to_owned(),
-                bridge,
-                workers,
-                contracts,
+                bridge: checked.bridge,
+                listen: checked.listen,
+                workers: checked.workers,
+                contracts: checked.contracts,
             }),
             _ => Err(problems.into_error(path)),
         }

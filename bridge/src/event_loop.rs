@@ -11,11 +11,11 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tokio::net::UnixListener;
+use shm_transport::socket::Address;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, WorkerConfig};
-use crate::listen::{ListenError, Listener};
+use crate::listen::{ListenError, Listening, Peer};
 use crate::shutdown::{Remaining, Shutdown, Step, Summary};
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::{Action, Input, Outcome, State, Worker};
@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ControlOptions {
     /// Stop on SIGINT and SIGTERM. A host that embeds the bridge handles its own signals.
     pub handle_signals: bool,
-    /// Stop when every worker has ended for good and there is no listening socket: nothing can happen any more. A host
+    /// Stop when every worker has ended for good and there is no endpoint: nothing can happen any more. A host
     /// with in-process actors goes on.
     pub end_with_workers: bool,
 }
@@ -47,7 +47,7 @@ pub struct ControlOptions {
 /// Why the control plane cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The listening socket cannot be bound.
+    /// An endpoint cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A system call failed, usually for want of threads or file descriptors.
@@ -80,7 +80,9 @@ pub struct ControlPlane<L> {
     shutdown: Shutdown,
     clients: usize,
     failed: BTreeMap<usize, String>,
-    listener: Option<(Listener, UnixListener)>,
+    endpoints: Vec<Listening>,
+    /// Which of them is asked first for a connection.
+    first_endpoint: usize,
     accept_after: Option<Instant>,
     options: ControlOptions,
     signals: Option<Signals>,
@@ -90,8 +92,8 @@ pub struct ControlPlane<L> {
 }
 
 impl<L: Links> ControlPlane<L> {
-    /// Takes over the signals, if so asked, then binds the listening socket, if one is configured; starts no worker yet.
-    /// In this order, so that a signal from here on finds somebody who removes the socket again. Needs a tokio runtime.
+    /// Takes over the signals, if so asked, then binds the endpoints; starts no worker yet.
+    /// In this order, so that a signal from here on finds somebody who removes a socket again. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
@@ -102,19 +104,8 @@ impl<L: Links> ControlPlane<L> {
             .then(Signals::install)
             .transpose()
             .map_err(system("install the signal handlers"))?;
-        let listener = config
-            .bridge
-            .listen
-            .as_deref()
-            .map(Listener::bind)
-            .transpose()?;
-        let listener = listener
-            .map(|listener| {
-                let socket = UnixListener::from_std(listener.try_clone_socket()?)?;
-                Ok((listener, socket))
-            })
-            .transpose()
-            .map_err(system("watch the listening socket"))?;
+        let endpoints = config.listen.iter().map(Listening::bind);
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         let seeds = RandomState::new();
         let workers = config
             .workers
@@ -134,7 +125,8 @@ impl<L: Links> ControlPlane<L> {
             links,
             clients: 0,
             failed: BTreeMap::new(),
-            listener,
+            endpoints,
+            first_endpoint: 0,
             accept_after: None,
             options,
             signals,
@@ -146,6 +138,12 @@ impl<L: Links> ControlPlane<L> {
     /// A handle for reports and for stopping the bridge from elsewhere.
     pub fn handle(&self) -> ControlHandle {
         self.handle.clone()
+    }
+
+    /// Where clients can connect, with the ports that are bound.
+    pub fn addresses(&self) -> Vec<Address> {
+        let addresses = self.endpoints.iter().map(Listening::address);
+        addresses.cloned().collect()
     }
 
     /// Starts all workers and runs until the bridge has stopped. Has to run on a thread that lives as long as the
@@ -182,7 +180,7 @@ impl<L: Links> ControlPlane<L> {
             () = sleep_until(stopping) => Event::DeadlineOver,
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
-            event = accept(self.listener.as_ref().map(|(_, socket)| socket), self.accept_after) => event,
+            event = accept(&self.endpoints, &mut self.first_endpoint, self.accept_after) => event,
         }
     }
 
@@ -231,19 +229,17 @@ impl<L: Links> ControlPlane<L> {
                 }
                 Vec::new()
             }
-            Event::ClientConnected {
-                stream,
-                credentials,
-            } => {
-                match credentials.check(&self.allowed_uids) {
-                    Ok(()) => self.links.client_connected(stream, credentials),
+            Event::ClientConnected { client } => {
+                let allowed = match client.peer {
+                    Peer::Local(credentials) => credentials.check(&self.allowed_uids),
+                    // Its token tells, or nothing where the endpoint is open to this host.
+                    Peer::Remote(_) => Ok(()),
+                };
+                match allowed {
+                    Ok(()) => self.links.client_connected(client),
                     Err(error) => {
-                        tracing::warn!(
-                            pid = credentials.pid,
-                            uid = credentials.uid,
-                            "client refused: {error}"
-                        );
-                        self.links.client_refused(stream, &error);
+                        tracing::warn!(peer = %client.peer, "client refused: {error}");
+                        self.links.client_refused(client, &error);
                     }
                 }
                 Vec::new()
@@ -270,7 +266,7 @@ impl<L: Links> ControlPlane<L> {
         for step in steps {
             match step {
                 Step::StopAccepting => {
-                    self.listener = None;
+                    self.endpoints.clear();
                     for worker in 0..self.workers.len() {
                         self.workers[worker].restart_at = None;
                         let action = self.workers[worker].machine.handle(Input::Shutdown, now);
@@ -416,7 +412,7 @@ impl<L: Links> ControlPlane<L> {
             .all(|w| matches!(w.machine.state(), State::Ended(_)));
         if all_ended
             && self.options.end_with_workers
-            && self.listener.is_none()
+            && self.endpoints.is_empty()
             && !self.shutdown.has_begun()
         {
             self.handle

@@ -1,5 +1,5 @@
-//! The listening UNIX socket: binding it without a moment of exposure, taking over what a killed bridge left behind,
-//! and checking who connects.
+//! Where clients connect. This file has the listening UNIX socket: binding it without a moment of exposure, and taking
+//! over what a killed bridge left behind. Below are endpoints of all kinds ([`Endpoint`]), and who may connect.
 
 use std::fs::File;
 use std::io;
@@ -19,8 +19,13 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 
 mod credentials;
+mod endpoint;
+mod token;
 
 pub use credentials::{NotAllowed, PeerCredentials};
+pub(crate) use endpoint::Listening;
+pub use endpoint::{Client, ClientStream, Endpoint, Peer};
+pub use token::{TOKEN_MAX, TOKEN_MIN, Token, TokenError};
 
 /// Longest path of a UNIX socket, in bytes: `sun_path` holds 108 including the final zero.
 pub const SOCKET_PATH_MAX: usize = 107;
@@ -75,6 +80,14 @@ pub enum ListenError {
         /// The directory.
         path: PathBuf,
     },
+    /// A port cannot be bound.
+    #[error("cannot listen: address={address}: {source}")]
+    Tcp {
+        /// As configured.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A system call failed.
     #[error("cannot {action}: path={}: {source}", path.display())]
     System {
@@ -99,6 +112,9 @@ impl ListenError {
             Self::InUse { .. } => "stop that process, or choose another path for listen",
             Self::Locked { .. } => {
                 "find the process that holds a lock on the directory (lslocks), or choose another one"
+            }
+            Self::Tcp { .. } => {
+                "choose an address of this host and a port that no process listens on (ss -ltnp)"
             }
             Self::System { .. } => "check owner and permissions of the path",
         }

@@ -14,7 +14,7 @@ use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::event_loop::{
     ControlHandle, ControlOptions, ControlPlane, ControlThread, ExitedWorker, Links, StartedWorker,
 };
-use mycelium_bridge::listen::{NotAllowed, PeerCredentials};
+use mycelium_bridge::listen::{Client, NotAllowed, Peer};
 use mycelium_bridge::shutdown::Summary;
 use mycelium_bridge::supervisor::spawn_worker;
 use mycelium_bridge::worker::Outcome;
@@ -82,11 +82,14 @@ impl Links for Recorder {
         self.note(Told::Ended(outcome));
     }
 
-    fn client_connected(&mut self, _stream: UnixStream, credentials: PeerCredentials) {
+    fn client_connected(&mut self, client: Client) {
+        let Peer::Local(credentials) = client.peer else {
+            panic!("a UNIX socket leads to local peers: {}", client.peer);
+        };
         self.note(Told::Connected(credentials.uid));
     }
 
-    fn client_refused(&mut self, _stream: UnixStream, error: &NotAllowed) {
+    fn client_refused(&mut self, _client: Client, error: &NotAllowed) {
         self.note(Told::Refused(error.to_string()));
     }
 
@@ -111,9 +114,9 @@ impl Links for HeldSockets {
 
     fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, _outcome: Outcome) {}
 
-    fn client_connected(&mut self, _stream: UnixStream, _credentials: PeerCredentials) {}
+    fn client_connected(&mut self, _client: Client) {}
 
-    fn client_refused(&mut self, _stream: UnixStream, _error: &NotAllowed) {}
+    fn client_refused(&mut self, _client: Client, _error: &NotAllowed) {}
 
     fn ask_to_end(&mut self, _deadline: Duration, _reason: &str) {}
 }

@@ -20,6 +20,9 @@ use shm_transport::channel::Transport;
 use shm_transport::disable::is_disabled;
 use shm_transport::error::ChannelError;
 
+/// What clients of a port have to know; see [`Place::port`].
+pub const TOKEN: &str = "a-token-that-only-scenarios-have";
+
 /// After this a scenario has hung. No test asserts that anything is faster.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
@@ -137,6 +140,19 @@ impl Place {
     #[must_use]
     pub fn address(&self) -> String {
         format!("unix:{}", self.socket().to_str().expect("a path in UTF-8"))
+    }
+
+    /// Adds an endpoint on a free port of this host that asks for [`TOKEN`], with further lines of its table.
+    ///
+    /// # Panics
+    ///
+    /// If the token cannot be written.
+    #[must_use]
+    pub fn port(self, lines: &str) -> Self {
+        std::fs::write(self.path().join("token"), TOKEN).expect("write the token");
+        self.table(&format!(
+            "[[listen]]\naddress = 'tcp:127.0.0.1:0'\ntoken_file = 'token'\n{lines}"
+        ))
     }
 
     /// Gives the bridge the contracts of this file.

@@ -13,11 +13,14 @@ use mycelium_messages::layout::{FRAME_ALIGN, FRAME_HEADER_LEN, RING_RECORD_DIVIS
 use shm_transport::segment::{Backing, MemoryOptions};
 use tracing_subscriber::EnvFilter;
 
+use super::endpoint;
 use super::problem::{Problems, did_you_mean};
 use super::read::{Bridge, File, Memory, Worker};
 use super::section::At;
-use super::{BridgeConfig, MemoryConfig, OnMismatch, RestartConfig, TransportMode, WorkerConfig};
-use crate::listen;
+use super::{
+    BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, TransportMode,
+    WorkerConfig,
+};
 use crate::supervisor::{ENV_FD, ENV_WORKER};
 
 /// Capacity of a ring where the file names none, in bytes.
@@ -26,19 +29,29 @@ const RING_CAPACITY_DEFAULT: usize = 1 << 20;
 /// Time that workers get to end by themselves where the file names none.
 const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_millis(2000);
 
-/// Handshakes that may be under way at once where the file names no number.
-const PENDING_HANDSHAKES_DEFAULT: usize = 64;
-
 /// Filter directives of the log where the file names none.
 const LOG_DEFAULT: &str = "info";
+
+/// The parts of a configuration.
+pub(super) struct Checked {
+    pub(super) bridge: BridgeConfig,
+    pub(super) listen: Vec<ListenConfig>,
+    pub(super) workers: Vec<WorkerConfig>,
+    pub(super) contracts: Arc<Contracts>,
+}
 
 /// Checks everything; `None` where something is missing that no default can replace.
 pub(super) fn file(
     written: File,
     directory: &Path,
     problems: &mut Problems<'_>,
-) -> Option<(BridgeConfig, Vec<WorkerConfig>, Arc<Contracts>)> {
+) -> Option<Checked> {
     let contracts = contracts(&written.bridge, directory, problems);
+    let defaults = endpoint::Defaults {
+        listen: written.bridge.listen.clone(),
+        max_pending_handshakes: written.bridge.max_pending_handshakes,
+    };
+    let listen = endpoint::check(defaults, written.listen, directory, problems);
     let mut bridge = bridge(written.bridge, directory, problems);
     bridge.on_mismatch = written.on_mismatch.unwrap_or_default();
     names_are_unique(&written.workers, problems);
@@ -49,11 +62,12 @@ pub(super) fn file(
         }
         workers.push(worker(item, &bridge, directory, problems));
     }
-    Some((
+    Some(Checked {
         bridge,
-        workers.into_iter().collect::<Option<_>>()?,
-        contracts?,
-    ))
+        listen,
+        workers: workers.into_iter().collect::<Option<_>>()?,
+        contracts: contracts?,
+    })
 }
 
 fn contracts(
@@ -99,16 +113,6 @@ fn contracts(
 }
 
 fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> BridgeConfig {
-    let listen = written.listen.map(|at| {
-        let path = join(
-            directory,
-            at.value.strip_prefix("unix:").unwrap_or(&at.value),
-        );
-        if let Err(error) = listen::check_path(&path) {
-            problems.add(&at.span, format!("[bridge]: {error}"), error.hint());
-        }
-        path
-    });
     let log = written.log.map_or_else(
         || LOG_DEFAULT.to_owned(),
         |at| {
@@ -144,7 +148,6 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
         );
     }
     BridgeConfig {
-        listen,
         contracts: join(
             directory,
             written.contracts.as_ref().map_or("", |at| &at.value),
@@ -159,10 +162,6 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
         log,
         on_mismatch: OnMismatch::default(),
         memory: memory.0,
-        max_pending_handshakes: written
-            .max_pending_handshakes
-            .and_then(|count| usize::try_from(count).ok())
-            .unwrap_or(PENDING_HANDSHAKES_DEFAULT),
     }
 }
 
@@ -453,7 +452,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// `path` below `directory`, without the `.` components that `Path::join` keeps.
-fn join(directory: &Path, path: impl AsRef<Path>) -> PathBuf {
+pub(super) fn join(directory: &Path, path: impl AsRef<Path>) -> PathBuf {
     let path = directory.join(path);
     path.components()
         .filter(|component| *component != Component::CurDir)

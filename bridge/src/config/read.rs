@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::endpoint::{self, Endpoint, PENDING_HANDSHAKES_MAX};
 use super::problem::Problems;
 use super::section::{At, Section, integer};
 use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
@@ -13,9 +14,6 @@ use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
 const MILLISECONDS_MAX: u64 = 86_400_000;
-
-/// Each takes a thread while it lasts.
-const PENDING_HANDSHAKES_MAX: u64 = 400;
 
 const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("auto", TransportMode::Auto),
@@ -37,6 +35,7 @@ const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
 pub(super) struct File {
     pub(super) bridge: Bridge,
     pub(super) on_mismatch: Option<OnMismatch>,
+    pub(super) listen: Vec<Endpoint>,
     pub(super) workers: Vec<Worker>,
 }
 
@@ -115,6 +114,7 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
         ),
         None => {}
     }
+    file.listen = endpoint::read(&mut top, problems);
     match top.take("worker") {
         Some((_, DeValue::Array(items))) => {
             for (number, item) in items.iter().enumerate() {

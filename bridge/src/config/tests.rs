@@ -73,10 +73,11 @@ command = ["/bin/sh"]
     )
     .unwrap();
     let place = directory.path();
-    assert_eq!(
-        config.bridge.listen.as_deref(),
-        Some(&*place.join("bridge.sock"))
-    );
+    let [listen] = &config.listen[..] else {
+        panic!("one endpoint is configured: {:?}", config.listen);
+    };
+    assert_eq!(listen.address, Address::Unix(place.join("bridge.sock")));
+    assert_eq!((&listen.token, listen.max_pending_handshakes), (&None, 64));
     assert_eq!(config.bridge.contracts, place.join("bandit.yaml"));
     assert_eq!(config.bridge.allowed_uids, [1000, 1001]);
     assert_eq!(config.bridge.shutdown_timeout, Duration::from_millis(500));
@@ -365,7 +366,7 @@ fn what_pages_get_is_read_per_worker_with_the_defaults_of_the_bridge() {
     let config = load(
         &directory,
         &with_bridge(
-            "memory = { lock = true, prefault = false, directory = '.' }\nmax_pending_handshakes = 3\n\
+            "memory = { lock = true, prefault = false, directory = '.' }\n\
              [[worker]]\nname='a'\ncommand=['sh']\nmemory = { lock = false, huge_pages = true }\n",
         ),
     )
@@ -383,7 +384,6 @@ fn what_pages_get_is_read_per_worker_with_the_defaults_of_the_bridge() {
     assert_eq!(config.workers[0].memory.options, options(false, true));
     assert_eq!(config.bridge.memory.backing, place);
     assert_eq!(config.workers[0].memory.backing, place);
-    assert_eq!(config.bridge.max_pending_handshakes, 3);
 }
 
 #[test]
@@ -405,4 +405,82 @@ fn wrong_memory_options_are_named() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert_eq!(found.len(), 6, "{text}");
+}
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn endpoints_are_read_with_their_tokens_and_the_defaults_of_the_bridge() {
+    let directory = directory();
+    std::fs::write(directory.path().join("token"), format!("{TOKEN}\n")).expect("a file");
+    let config = load(
+        &directory,
+        &with_bridge(
+            "listen = 'a.sock'\nmax_pending_handshakes = 3\n\
+             [[listen]]\naddress = 'tcp:127.0.0.1:7001'\ntoken_file = 'token'\nhandshake_timeout_ms = 500\n\
+             [[listen]]\naddress = 'unix:b.sock'\nmax_pending_handshakes = 7\n\
+             [[listen]]\naddress = 'tcp:[::]:0'\ntoken_file = 'token'\nallow_plaintext = true\n",
+        ),
+    )
+    .unwrap();
+    let found: Vec<_> = config
+        .listen
+        .iter()
+        .map(|it| {
+            let token = it
+                .token
+                .as_ref()
+                .is_some_and(|token| token.matches(TOKEN.as_bytes()));
+            let seconds = it.handshake_timeout.as_secs_f64();
+            (
+                it.address.to_string(),
+                token,
+                seconds,
+                it.max_pending_handshakes,
+            )
+        })
+        .collect();
+    let socket = |name| format!("unix:{}", directory.path().join(name).display());
+    assert_eq!(
+        found,
+        [
+            (socket("a.sock"), false, 30.0, 3),
+            ("tcp:127.0.0.1:7001".to_owned(), true, 0.5, 3),
+            (socket("b.sock"), false, 30.0, 7),
+            ("tcp:[::]:0".to_owned(), true, 10.0, 3),
+        ]
+    );
+    assert!(
+        !format!("{config:?}").contains(TOKEN),
+        "a token is never shown"
+    );
+}
+
+#[test]
+fn wrong_endpoints_are_named_with_what_to_change() {
+    let found = problems(&with_bridge(
+        "listen = 'tcp:127.0.0.1:1'\n\
+         [[listen]]\naddress = 'tcp:0.0.0.0:1'\ntoken_file = 'bandit.yaml'\n\
+         [[listen]]\naddress = 'tcp:localhost:2'\n\
+         [[listen]]\naddress = 'tcp:localhost'\ntoken_env = 'A'\ntoken_file = 'plain.py'\n\
+         [[listen]]\ntoken_env = 'MYCELIUM_TEST_NO_SUCH_VARIABLE'\n\
+         [[listen]]\naddress = 'unix:b.sock'\nallow_plaintext = true\nmax_pending_handshakes = 400\n\
+         [[listen]]\naddress = 'unix:b.sock'\n",
+    ));
+    let text = found.join("\n");
+    for part in [
+        "3: [bridge]: listen is a path: value='tcp:127.0.0.1:1' | a port needs a table of its own: [[listen]]",
+        "5: listen 'tcp:0.0.0.0:1': other hosts would send token and data unencrypted: host=0.0.0.0 | write tls:",
+        "6: listen 'tcp:0.0.0.0:1': token holds white space",
+        "8: listen 'tcp:localhost:2': a port needs a token",
+        "10: listen 'tcp:localhost': no port | write address = ",
+        "11: listen 'tcp:localhost': token_file and token_env are both given",
+        "13: listen number 4: missing key 'address'",
+        "14: listen number 4: token variable is not set: name=MYCELIUM_TEST_NO_SUCH_VARIABLE",
+        "16: listen 'unix:b.sock': allow_plaintext is for tcp: addresses only",
+        "15: listen 'unix:b.sock': max_pending_handshakes of all endpoints up to this one are too many: sum=",
+        "20: listen 'unix:b.sock': address is named twice: address=unix:DIR/b.sock",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
 }

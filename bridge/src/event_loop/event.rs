@@ -1,12 +1,11 @@
 //! Everything that can happen to the control plane, and the handle that reports it from elsewhere.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
 
 use tokio::sync::mpsc;
 
-use crate::listen::PeerCredentials;
+use crate::listen::Client;
 
 /// Everything that the control plane reacts to.
 #[derive(Debug)]
@@ -41,12 +40,10 @@ pub enum Event {
         /// Index of the worker.
         worker: usize,
     },
-    /// Somebody connected to the listening socket.
+    /// Somebody connected to an endpoint.
     ClientConnected {
-        /// The connection.
-        stream: UnixStream,
-        /// Who it is.
-        credentials: PeerCredentials,
+        /// The connection, and who it is.
+        client: Client,
     },
     /// Accepting a connection failed.
     AcceptFailed {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ControlHandle;
 use crate::config::WorkerConfig;
-use crate::listen::{NotAllowed, PeerCredentials};
+use crate::listen::{Client, NotAllowed};
 use crate::worker::Outcome;
 
 /// A worker process that the link layer is to serve.
@@ -50,10 +50,11 @@ pub trait Links {
     fn worker_exited(&mut self, exited: ExitedWorker<'_>);
     /// No successor will come: what was kept for one can be released.
     fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, outcome: Outcome);
-    /// A client whose user is allowed has connected and will speak first. The stream is in blocking mode.
-    fn client_connected(&mut self, stream: UnixStream, credentials: PeerCredentials);
+    /// A client has connected and will speak first: from the network, or a process whose user is allowed. Its token is
+    /// not checked yet.
+    fn client_connected(&mut self, client: Client);
     /// A client whose user is not allowed has connected: tell it why and close.
-    fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed);
+    fn client_refused(&mut self, client: Client, error: &NotAllowed);
     /// The bridge is stopping: accept no more handshakes, send every peer a Shutdown frame.
     fn ask_to_end(&mut self, deadline: Duration, reason: &str);
 }

@@ -1,14 +1,14 @@
 //! Where events come from: the clock, the listening socket and signals. Each waits for ever where it is not configured.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::task::Poll;
 use std::time::Instant;
 
-use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use super::Event;
-use crate::listen::PeerCredentials;
+use crate::listen::Listening;
 
 pub(super) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
@@ -17,24 +17,28 @@ pub(super) async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-pub(super) async fn accept(listener: Option<&UnixListener>, not_before: Option<Instant>) -> Event {
-    let Some(listener) = listener else {
-        return pending().await;
-    };
+/// The next connection to any endpoint. `first` is the endpoint that is looked at first, and moves on with each
+/// connection, so that a flood at one endpoint does not keep the others waiting.
+pub(super) async fn accept(
+    endpoints: &[Listening],
+    first: &mut usize,
+    not_before: Option<Instant>,
+) -> Event {
     if not_before.is_some() {
         sleep_until(not_before).await;
     }
-    let accepted = async {
-        let stream = listener.accept().await?.0.into_std()?;
-        stream.set_nonblocking(false)?;
-        let credentials = PeerCredentials::of(&stream)?;
-        Ok((stream, credentials))
-    };
+    let accepted = poll_fn(|context| {
+        for offset in 0..endpoints.len() {
+            let index = (*first + offset) % endpoints.len();
+            if let Poll::Ready(accepted) = endpoints[index].poll_accept(context) {
+                *first = index + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    });
     match accepted.await {
-        Ok((stream, credentials)) => Event::ClientConnected {
-            stream,
-            credentials,
-        },
+        Ok(client) => Event::ClientConnected { client },
         Err(error) => Event::AcceptFailed { error },
     }
 }

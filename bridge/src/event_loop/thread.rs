@@ -4,6 +4,8 @@ use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use shm_transport::socket::Address;
+
 use super::{ControlHandle, ControlOptions, ControlPlane, Links, StartError};
 use crate::config::Config;
 use crate::shutdown::Summary;
@@ -14,6 +16,7 @@ use crate::shutdown::Summary;
 #[derive(Debug)]
 pub struct ControlThread {
     handle: ControlHandle,
+    addresses: Vec<Address>,
     thread: Option<JoinHandle<Option<Summary>>>,
 }
 
@@ -39,7 +42,7 @@ impl ControlThread {
                 // In both cases the caller waits for exactly this message.
                 match ControlPlane::new(&config, links, options) {
                     Ok(plane) => {
-                        let _ = sender.send(Ok(plane.handle()));
+                        let _ = sender.send(Ok((plane.handle(), plane.addresses())));
                         Some(plane.run().await)
                     }
                     Err(error) => {
@@ -53,9 +56,10 @@ impl ControlThread {
             .name("mycelium-control".into())
             .spawn(control);
         let thread = thread.map_err(system("start the control thread"))?;
-        let handle = receiver.recv().unwrap_or(Err(StartError::Panicked))?;
+        let (handle, addresses) = receiver.recv().unwrap_or(Err(StartError::Panicked))?;
         Ok(Self {
             handle,
+            addresses,
             thread: Some(thread),
         })
     }
@@ -63,6 +67,11 @@ impl ControlThread {
     /// A handle for reports and for stopping the bridge.
     pub fn handle(&self) -> ControlHandle {
         self.handle.clone()
+    }
+
+    /// Where clients can connect, with the ports that are bound.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
     }
 
     /// Whether the bridge has stopped, so that [`ControlThread::join`] returns at once.

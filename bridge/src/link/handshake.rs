@@ -21,11 +21,12 @@ use super::contracts::Verdict;
 use super::memory::LinkMemory;
 use crate::config::OnMismatch;
 use crate::data_plane::{DataPlaneHandle, Stopped};
+use crate::listen::Endpoint;
 use crate::router::Refused;
 use crate::routes::LinkId;
 
-/// Longest time from the connection to the Hello, and from the Welcome to the Attached: a Python interpreter that
-/// imports something large first needs seconds.
+/// Longest time from the connection to the Hello, and from the Welcome to the Attached, unless the endpoint has another: a
+/// Python interpreter that imports something large first needs seconds.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for a refusal to be taken by the socket.
 pub(crate) const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
@@ -48,15 +49,20 @@ pub(crate) struct Greeted {
     pub(crate) stream: FrameStream,
     pub(crate) hello: Hello,
     pub(crate) fencing: Fencing,
+    /// Longest time from the Welcome to the Attached.
+    timeout: Duration,
 }
 
-/// Waits for the Hello and checks what does not depend on the link. Refuses and fails if it does not fit.
+/// Waits for the Hello and checks what does not depend on the link, the token of the endpoint included; a worker has no
+/// endpoint. Refuses and fails if it does not fit.
 pub(crate) fn greet(
     mut stream: FrameStream,
     schema_digest: [u8; 32],
     on_mismatch: OnMismatch,
+    endpoint: Option<&Endpoint>,
 ) -> Result<Greeted, HandshakeError> {
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let timeout = endpoint.map_or(HANDSHAKE_TIMEOUT, |it| it.config.handshake_timeout);
+    let deadline = Instant::now() + timeout;
     let hello = match receive_hello(&mut stream, deadline) {
         Ok(hello) => hello,
         Err(error @ HandshakeError::Unexpected { .. }) => {
@@ -81,6 +87,16 @@ pub(crate) fn greet(
             None,
         ));
     }
+    // A stranger learns nothing of the contracts.
+    let token = hello.token.as_str().unwrap_or_default();
+    if let Some(Err(message)) = endpoint.map(|it| it.check_token(token.as_bytes())) {
+        return Err(refused(
+            &mut stream,
+            RefusedCode::NOT_ALLOWED,
+            &message,
+            None,
+        ));
+    }
     let digests = (schema_digest, hello.schema_digest);
     if on_mismatch == OnMismatch::Refuse && contracts_differ(&digests.0, &digests.1) {
         let message = format!(
@@ -101,6 +117,7 @@ pub(crate) fn greet(
         stream,
         hello,
         fencing,
+        timeout,
     })
 }
 
@@ -118,6 +135,7 @@ pub(crate) fn attach(
         mut stream,
         hello,
         fencing,
+        timeout,
     } = greeted;
     let (bridge_doorbell, peer_doorbell) = memory.doorbells();
     let transport = match (known_fallback(&stream, &hello), memory.segment()) {
@@ -169,7 +187,7 @@ pub(crate) fn attach(
     } else {
         Refused::Topics(Vec::new())
     })?;
-    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let deadline = Instant::now() + timeout;
     announce(&mut stream, &offered, deadline)?;
     let verdict = if differ {
         let verdict = Arc::new(judge(&mut stream, contracts, deadline)?);

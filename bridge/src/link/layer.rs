@@ -1,7 +1,7 @@
 //! The link layer: all links of a bridge, created, handed to one peer after the other, and drained when they end.
 
 use std::collections::HashMap;
-use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::default_spin_us;
+use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -19,11 +20,11 @@ use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
-use super::session::{Notice, mismatch};
+use super::session::{Notice, mismatch, watch};
 use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
-use crate::listen::{NotAllowed, PeerCredentials};
+use crate::listen::{Client, ClientStream, NotAllowed};
 use crate::router::{Rejection, RouterEvent};
 use crate::routes::LinkId;
 use crate::worker::Outcome;
@@ -65,8 +66,8 @@ impl LinkLayer {
             contracts: Arc::clone(&config.contracts),
             bridge: config.bridge.clone(),
             next_link: AtomicU32::new(1),
-            handshakes: Arc::new(Semaphore::new(config.bridge.max_pending_handshakes)),
             refused_busy: AtomicU64::new(0),
+            refused_not_allowed: AtomicU64::new(0),
             refusals: Semaphore::new(REFUSALS_MAX),
             state: Mutex::default(),
         });
@@ -253,20 +254,21 @@ impl Links for LinkLayer {
         });
     }
 
-    fn client_connected(&mut self, stream: UnixStream, credentials: PeerCredentials) {
+    fn client_connected(&mut self, client: Client) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let pid = credentials.pid;
-            if let Err(error) = serve_client(&shared, stream, credentials).await {
-                tracing::warn!(pid, %error, "client did not attach");
+            let (peer, endpoint) = (client.peer, Arc::clone(&client.endpoint));
+            if let Err(error) = serve_client(&shared, client).await {
+                tracing::warn!(%peer, endpoint = %endpoint.address, %error, "client did not attach");
             }
         });
     }
 
-    fn client_refused(&mut self, stream: UnixStream, error: &NotAllowed) {
+    fn client_refused(&mut self, client: Client, error: &NotAllowed) {
         let (shared, message) = (Arc::clone(&self.shared), error.to_string());
+        shared.refused_not_allowed.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            refuse_before_hello(&shared, stream, RefusedCode::NOT_ALLOWED, message).await;
+            refuse_before_hello(&shared, client.stream, RefusedCode::NOT_ALLOWED, message).await;
         });
     }
 
@@ -294,7 +296,7 @@ impl Links for LinkLayer {
 /// who comes while many others are being told is cut off without a word.
 pub(super) async fn refuse_before_hello(
     shared: &Shared,
-    stream: UnixStream,
+    stream: ClientStream,
     code: RefusedCode,
     message: String,
 ) {
@@ -302,19 +304,17 @@ pub(super) async fn refuse_before_hello(
         return;
     };
     let spoke = async {
-        stream.set_nonblocking(true)?;
-        let stream = tokio::net::UnixStream::from_std(stream)?;
+        let stream = FrameStream::new(stream)?;
+        let stream = watch(stream, Interest::READABLE)?;
         let wait = tokio::time::timeout(REFUSED_HELLO_TIMEOUT, stream.readable());
         // Whoever says nothing is told all the same.
         let _ = wait.await;
-        stream.into_std()
+        std::io::Result::Ok(stream.into_inner())
     };
-    let told = spoke.await.map(|stream| {
+    let told = spoke.await.map(|mut stream| {
         tokio::task::spawn_blocking(move || {
-            if let Ok(mut stream) = FrameStream::new(stream) {
-                let _ = receive_hello(&mut stream, Instant::now() + REFUSAL_TIMEOUT);
-                refused(&mut stream, code, &message, None);
-            }
+            let _ = receive_hello(&mut stream, Instant::now() + REFUSAL_TIMEOUT);
+            refused(&mut stream, code, &message, None);
         })
     });
     if let Ok(told) = told {

@@ -86,6 +86,12 @@ impl Registry {
         self.shared.refused_busy.load(Ordering::Relaxed)
     }
 
+    /// Clients that were refused because their user is not on the list, or their token is missing or wrong.
+    #[must_use]
+    pub fn refused_not_allowed(&self) -> u64 {
+        self.shared.refused_not_allowed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn close_local(&self, link: LinkId) {
         self.shared.lock().links.remove(&link);
     }
@@ -107,9 +113,8 @@ pub(super) struct Shared {
     pub(super) contracts: Arc<Contracts>,
     pub(super) bridge: BridgeConfig,
     pub(super) next_link: AtomicU32,
-    /// One permit per client that may be in the middle of its handshake.
-    pub(super) handshakes: Arc<Semaphore>,
     pub(super) refused_busy: AtomicU64,
+    pub(super) refused_not_allowed: AtomicU64,
     /// One permit per client that is being told why it is refused.
     pub(super) refusals: Semaphore,
     pub(super) state: Mutex<State>,

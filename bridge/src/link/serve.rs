@@ -23,7 +23,7 @@ use super::registry::{NameTaken, Shared};
 use super::session::{Notice, Session, SessionEnd, Surroundings};
 use super::wire::Wire;
 use crate::data_plane::Stopped;
-use crate::listen::PeerCredentials;
+use crate::listen::{Client, ClientStream, Endpoint};
 use crate::routes::LinkId;
 
 /// How long a client that asks for a taken name waits for its holder to leave.
@@ -57,7 +57,8 @@ pub(super) async fn serve_worker(
     let stream = FrameStream::new(socket)?;
     let on_mismatch = shared.bridge.on_mismatch;
     let greeted =
-        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch)).await??;
+        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch, None))
+            .await??;
     serve_greeted(shared, greeted, terms, memory, notices, || {
         if let (Some((worker, incarnation)), Some(control)) =
             (shared.worker_of(link), shared.control())
@@ -208,20 +209,27 @@ fn report_end(shared: &Shared, link: LinkId, epoch: u64, name: &str, pid: u32, e
     }
 }
 
-pub(super) async fn serve_client(
-    shared: &Arc<Shared>,
-    stream: UnixStream,
-    credentials: PeerCredentials,
-) -> Result<(), ServeError> {
+pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result<(), ServeError> {
     let schema_digest = shared.contracts.schema_digest();
-    let Ok(slot) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+    let Client {
+        stream,
+        peer,
+        endpoint,
+    } = client;
+    let Ok(slot) = Arc::clone(&endpoint.handshakes).try_acquire_owned() else {
         shared.refused_busy.fetch_add(1, Ordering::Relaxed);
-        return Err(busy(shared, stream).await.into());
+        return Err(busy(shared, stream, &endpoint).await.into());
     };
     let stream = FrameStream::new(stream)?;
     let on_mismatch = shared.bridge.on_mismatch;
-    let mut greeted =
-        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch)).await??;
+    let greet = move || greet(stream, schema_digest, on_mismatch, Some(&endpoint));
+    let greeted = tokio::task::spawn_blocking(greet).await?;
+    if let Err(HandshakeError::Refused { code, .. }) = &greeted
+        && *code == RefusedCode::NOT_ALLOWED.0
+    {
+        shared.refused_not_allowed.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut greeted = greeted?;
     let link = shared.next_link();
     let asked = greeted.hello.name.as_str().unwrap_or_default();
     let name = if asked.is_empty() {
@@ -232,8 +240,7 @@ pub(super) async fn serve_client(
     if shared.lock().stopping {
         return Err(shutting_down(&mut greeted.stream).into());
     }
-    let pid = u32::try_from(credentials.pid).ok();
-    if let Err(error) = take_name_soon(shared, link, &name, pid).await {
+    if let Err(error) = take_name_soon(shared, link, &name, peer.pid()).await {
         return Err(refused(
             &mut greeted.stream,
             RefusedCode::NAME_TAKEN,
@@ -259,12 +266,12 @@ pub(super) async fn serve_client(
     served
 }
 
-/// Refuses a client because too many others are in the middle of their handshake: each takes a thread, for up to 30 s if
-/// it says nothing.
-async fn busy(shared: &Shared, stream: UnixStream) -> HandshakeError {
+/// Refuses a client because too many others are in the middle of their handshake: each takes a thread, for all of the
+/// endpoint's `handshake_timeout_ms` if it says nothing.
+async fn busy(shared: &Shared, stream: ClientStream, endpoint: &Endpoint) -> HandshakeError {
     let message = format!(
         "too many clients are in the middle of their handshake: max_pending_handshakes={}; connect again, or raise it",
-        shared.bridge.max_pending_handshakes
+        endpoint.config.max_pending_handshakes
     );
     let code = RefusedCode::BUSY;
     refuse_before_hello(shared, stream, code, message.clone()).await;

@@ -464,9 +464,9 @@ impl Session {
     }
 }
 
-fn watch<T: AsRawFd>(io: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+pub(super) fn watch<T: AsRawFd>(io: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     // SAFETY: `register_with_interest` asks that the descriptor stays open and the same until the `AsyncFd` is dropped.
-    // The two types that come here, `Wire` and `Doorbell`, own their descriptor for their whole life, and the
+    // The types that come here, `Wire`, `FrameStream` and `Doorbell`, own their descriptor for their whole life, and the
     // `AsyncFd` owns them.
     Ok(unsafe { AsyncFd::register_with_interest(io, interest) }?)
 }

@@ -34,6 +34,13 @@ pub enum Address {
         /// Port.
         port: u16,
     },
+    /// `tls:host:port`: as `tcp:`, with encryption and a certificate that names the host.
+    Tls {
+        /// Name or address, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// `fd:N`: a connected UNIX or TCP socket that this program has inherited.
     Fd(RawFd),
     /// `stdio:`: bytes come on standard input and go to standard output.
@@ -43,8 +50,8 @@ pub enum Address {
 /// An address that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "address not understood: address={address:?}: {problem}; use unix:/path, /path, tcp:host:port, tcp:[ipv6]:port, fd:N \
-     or stdio:"
+    "address not understood: address={address:?}: {problem}; use unix:/path, /path, tcp:host:port, tcp:[ipv6]:port, \
+     tls:host:port, fd:N or stdio:"
 )]
 pub struct AddressError {
     /// What was given.
@@ -63,7 +70,8 @@ impl FromStr for Address {
         };
         let parsed = match address.split_once(':') {
             Some(("unix", path)) => parse_path(path),
-            Some(("tcp", rest)) => parse_tcp(rest),
+            Some(("tcp", rest)) => parse_host(rest, 1).map(|(host, port)| Self::Tcp { host, port }),
+            Some(("tls", rest)) => parse_host(rest, 1).map(|(host, port)| Self::Tls { host, port }),
             Some(("fd", number)) => match number.parse() {
                 Ok(number) if number > 2 => Ok(Self::Fd(number)),
                 _ => Err(format!("descriptor={number:?}, legal=3..={}", RawFd::MAX)),
@@ -91,7 +99,7 @@ fn parse_path(path: &str) -> Result<Address, String> {
     Ok(Address::Unix(path.into()))
 }
 
-fn parse_tcp(rest: &str) -> Result<Address, String> {
+fn parse_host(rest: &str, port_min: u16) -> Result<(String, u16), String> {
     let Some((host, port)) = rest.rsplit_once(':') else {
         return Err("no port".to_owned());
     };
@@ -108,15 +116,35 @@ fn parse_tcp(rest: &str) -> Result<Address, String> {
         return Err("no host".to_owned());
     }
     match port.parse() {
-        Ok(port) if port > 0 => Ok(Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }),
-        _ => Err(format!("port={port:?}, legal=1..={}", u16::MAX)),
+        Ok(port) if port >= port_min => Ok((host.to_owned(), port)),
+        _ => Err(format!("port={port:?}, legal={port_min}..={}", u16::MAX)),
     }
 }
 
 impl Address {
+    /// Reads the address of a listening endpoint: `unix:`, `tcp:` or `tls:`, where port 0 lets the system choose.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError`] if it is not understood, or nobody can listen there.
+    pub fn parse_listening(address: &str) -> Result<Self, AddressError> {
+        let wrong = |problem: String| AddressError {
+            address: address.to_owned(),
+            problem,
+        };
+        let host = |rest| parse_host(rest, 0).map_err(wrong);
+        if let Some(rest) = address.strip_prefix("tcp:") {
+            return host(rest).map(|(host, port)| Self::Tcp { host, port });
+        }
+        if let Some(rest) = address.strip_prefix("tls:") {
+            return host(rest).map(|(host, port)| Self::Tls { host, port });
+        }
+        match address.parse()? {
+            Self::Fd(_) | Self::Stdio => Err(wrong("nobody can listen there".to_owned())),
+            address => Ok(address),
+        }
+    }
+
     /// Connects before the deadline. A name is looked up first, which may take longer; of several addresses the first that
     /// answers is taken.
     ///
@@ -132,6 +160,10 @@ impl Address {
         match self {
             Self::Unix(path) => Ok(UnixStream::connect(path)?.into()),
             Self::Tcp { host, port } => Ok(connect_tcp(host, *port, deadline)?.into()),
+            Self::Tls { .. } => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this program cannot do TLS; build it with the feature tls of shm-transport",
+            )),
             Self::Fd(number) => Stream::from_socket(take_inherited(*number)?),
             Self::Stdio => Stream::from_stdio(),
         }
@@ -157,11 +189,19 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Tcp { host, port } => write_host(f, "tcp", host, *port),
+            Self::Tls { host, port } => write_host(f, "tls", host, *port),
             Self::Fd(number) => write!(f, "fd:{number}"),
             Self::Stdio => f.write_str("stdio:"),
         }
+    }
+}
+
+fn write_host(f: &mut fmt::Formatter<'_>, scheme: &str, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "{scheme}:[{host}]:{port}")
+    } else {
+        write!(f, "{scheme}:{host}:{port}")
     }
 }
 
@@ -178,6 +218,8 @@ mod tests {
             "tcp:localhost:1",
             "tcp:127.0.0.1:65535",
             "tcp:[fe80::1]:7001",
+            "tls:bridge.example.org:7443",
+            "tls:[::1]:7443",
             "fd:3",
             "stdio:",
         ] {
@@ -214,6 +256,23 @@ mod tests {
             assert!(error.contains(problem), "{address}: {error}");
             assert!(error.contains("tcp:host:port"), "{error}");
             assert!(error.contains(&format!("address={address:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_listening_address_may_leave_the_port_to_the_system() {
+        for address in ["tcp:127.0.0.1:0", "tls:[::]:0", "unix:/run/b.sock"] {
+            let parsed = Address::parse_listening(address).expect(address);
+            assert_eq!(parsed.to_string(), address);
+        }
+        for (address, problem) in [
+            ("tcp:h:65536", "port=\"65536\", legal=0..=65535"),
+            ("fd:3", "nobody can listen there"),
+            ("stdio:", "nobody can listen there"),
+            ("udp:h:1", "is unknown"),
+        ] {
+            let error = Address::parse_listening(address).expect_err(address);
+            assert!(error.to_string().contains(problem), "{address}: {error}");
         }
     }
 
