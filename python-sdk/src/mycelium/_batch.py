@@ -16,7 +16,7 @@ from .exceptions import StaleMessageError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .channel import Channel
+    from ._core import ChannelCore
 
 __all__ = ["Batch", "Run", "find_run"]
 
@@ -97,9 +97,9 @@ class Batch:
     __slots__ = ("_channel", "_own_views", "_runs", "_single", "_views", "_word")
 
     def __init__(
-        self, channel: Channel, views: Views, word: int, runs: list[Run], single: DynamicMessage | None = None
+        self, channel: ChannelCore, views: Views, word: int, runs: list[Run], single: DynamicMessage | None = None
     ) -> None:
-        self._channel: Channel | None = channel
+        self._channel: ChannelCore | None = channel
         self._views: Any = views  # STALE once released
         self._own_views: Views | None = None
         self._word = word + 1
