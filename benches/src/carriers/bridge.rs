@@ -1,7 +1,6 @@
 //! The bridge's side of a link, as far as a measurement needs it: the handshake, and then the rings or the stream.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use mycelium_bench_harness::Failure;
@@ -12,7 +11,7 @@ use shm_transport::channel::handshake::{
 use shm_transport::channel::{Fallback, LinkEnds};
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::segment::{Segment, SegmentOptions};
-use shm_transport::socket::FrameStream;
+use shm_transport::socket::{FrameStream, Stream};
 use shm_transport::wakeup::Doorbell;
 
 /// Both sides' time for a handshake.
@@ -32,7 +31,7 @@ pub enum Accepted {
 /// # Errors
 ///
 /// If the handshake fails.
-pub fn accept(stream: UnixStream, max_payload: usize) -> Result<Accepted, Failure> {
+pub fn accept(stream: impl Into<Stream>, max_payload: usize) -> Result<Accepted, Failure> {
     let mut stream = FrameStream::new(stream).map_err(Failure::carrier("stream"))?;
     let deadline = Instant::now() + HANDSHAKE;
     let hello = receive_hello(&mut stream, deadline).map_err(Failure::carrier("hello"))?;
