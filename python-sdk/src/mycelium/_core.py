@@ -160,6 +160,10 @@ class ChannelCore(Inbox):
                 break
             count, contract = entry
             length = find_run(words, header, word, end, count, limit)
+            if length > 1 and consumer.barrier is not None:
+                # A header may have been looked at before the one in front of it, and be left over from another lap.
+                consumer.barrier()
+                length = find_run(words, header, word, end, count, length)
             if word + count * length > end:
                 if not runs:
                     consumer.cross(word, word + count)  # hides an incomplete frame, or tells what is corrupt
@@ -388,6 +392,7 @@ class ChannelCore(Inbox):
         if self._closed:
             return self._last_statistics
         link, consumer, producer = self._link, self._consumer, self._link.producer
+        arrays_held, bytes_held = consumer.pins.held()
         return Statistics(
             frames_in=consumer.frames,
             bytes_in=consumer.byte_count,
@@ -399,6 +404,8 @@ class ChannelCore(Inbox):
             parks=link.parks,
             wakeups_sent=link.wakeups_sent,
             wakeups_received=link.wakeups_received,
+            arrays_held=arrays_held,
+            bytes_held=bytes_held,
         )
 
     def _farewell(self, reason: str) -> None:
@@ -406,6 +413,7 @@ class ChannelCore(Inbox):
         self._last_statistics = self.statistics()
         self._closed = True
         link = self._link
+        link.detach_arrays()
         link.acknowledge()
         if not link.eof:
             goodbye = control.Goodbye(reason=truncate(reason, _REASON_LEN))

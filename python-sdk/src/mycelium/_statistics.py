@@ -22,6 +22,8 @@ class Statistics(NamedTuple):
         parks: How often this side went to sleep.
         wakeups_sent: How often this side rang the bridge's doorbell.
         wakeups_received: How often something ended a sleep of this side.
+        arrays_held: Released batches that arrays still lie over, now; see :meth:`mycelium.Batch.columns`.
+        bytes_held: Bytes of those batches.
     """
 
     frames_in: int
@@ -34,3 +36,5 @@ class Statistics(NamedTuple):
     parks: int
     wakeups_sent: int
     wakeups_received: int
+    arrays_held: int
+    bytes_held: int
