@@ -18,9 +18,6 @@ const LATENCIES: &[(&str, &str, &str)] = &[
     ("ring, parked", "ring", "park"),
     ("UNIX socket", "unix", "park"),
     ("fallback", "fallback", "park"),
-    ("fallback over TCP", "fallback-tcp", "park"),
-    ("`Channel` over UNIX", "channel-socket", "park"),
-    ("`Channel` over TCP", "channel-tcp", "park"),
     ("ipc-channel", "ipc-channel", "park"),
 ];
 
@@ -34,9 +31,7 @@ const RATES: &[(&str, &str, &str)] = &[
     ("rtrb", "rtrb", "spin"),
     ("iceoryx2", "iceoryx2", "spin"),
     ("fallback", "fallback", "park"),
-    ("fallback over TCP", "fallback-tcp", "park"),
-    ("`Channel` over UNIX", "channel-socket", "park"),
-    ("`Channel` over TCP", "channel-tcp", "park"),
+    ("`Channel` over the socket", "channel-socket", "park"),
     ("UNIX socket", "unix", "park"),
     ("ipc-channel", "ipc-channel", "park"),
 ];

@@ -15,7 +15,7 @@ use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
 use crate::event_loop::{ControlOptions, ControlPlane, ControlThread, StartError};
 use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry};
 use crate::local::LocalChannel;
-use crate::routes::Topic;
+use crate::routes::{KeyPart, Topic};
 use crate::shutdown::Summary;
 
 /// How long [`Bridge::shut_down_inline`] lets the data plane wait between two looks at the control plane.
@@ -126,7 +126,6 @@ impl Bridge {
         let options = ControlOptions {
             handle_signals: false,
             end_with_workers: false,
-            guard_descendants: false,
         };
         let control = Some(ControlThread::spawn(config, links, options)?);
         let ring_capacity = config.bridge.ring_capacity;
@@ -271,7 +270,6 @@ pub fn run(config: &Config) -> Result<Summary, BridgeError> {
     let options = ControlOptions {
         handle_signals: true,
         end_with_workers: true,
-        guard_descendants: true,
     };
     runtime.block_on(async {
         let control = ControlPlane::new(config, links, options)?;
@@ -313,6 +311,26 @@ fn topics(config: &Config) -> Vec<Topic> {
             Written::Json => Encoding::Json,
             Written::Raw => Encoding::Raw,
         },
+        delivery: config
+            .delivery
+            .get(&message.name)
+            .copied()
+            .unwrap_or(message.delivery),
+        key: key(message),
     };
     config.contracts.messages().map(topic).collect()
+}
+
+/// Where the key of a message lies; nowhere if its layout is not fixed.
+fn key(message: &mycelium_contracts::Message) -> Vec<KeyPart> {
+    if message.wire_len.is_none() {
+        return Vec::new();
+    }
+    let key = message.fields.iter();
+    key.filter(|field| message.key.contains(&field.name))
+        .map(|field| KeyPart {
+            offset: field.offset,
+            len: field.size,
+        })
+        .collect()
 }

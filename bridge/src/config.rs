@@ -8,22 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mycelium_contracts::Delivery;
 use serde_json::{Map, Value};
 use shm_transport::segment::{Backing, MemoryOptions};
 use shm_transport::socket::Address;
 use toml::de::DeTable;
 
 mod check;
+mod delivery;
 mod endpoint;
 mod problem;
-mod process;
 mod read;
 mod section;
-mod watch;
 
 pub use problem::{ConfigError, Problem};
-pub use process::{Limit, ProcessConfig};
-pub use watch::{Readiness, WatchConfig};
 
 use problem::Problems;
 
@@ -48,6 +46,8 @@ pub struct Config {
     pub workers: Vec<WorkerConfig>,
     /// The application contracts that `bridge.contracts` names.
     pub contracts: Arc<mycelium_contracts::Contracts>,
+    /// The `[delivery]` table: policies of subscriptions, by message, where they are not those of the contracts.
+    pub delivery: BTreeMap<String, Delivery>,
 }
 
 /// The `[bridge]` table.
@@ -59,6 +59,10 @@ pub struct BridgeConfig {
     pub transport: TransportMode,
     /// Bytes of each ring of a client; a power of two.
     pub ring_capacity: usize,
+    /// Bytes of each lane in which frames of a client wait; `None` takes those of the ring. A power of two.
+    pub stage_capacity: Option<usize>,
+    /// Directory of what outlives the bridge; made when there is something to keep.
+    pub state_dir: PathBuf,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
     /// Users that may connect to UNIX sockets.
@@ -116,26 +120,37 @@ pub struct WorkerConfig {
     pub args: Vec<String>,
     /// Absolute directory to start in.
     pub working_dir: PathBuf,
-    /// Variables added to the bridge's own environment, or all that the worker gets; see [`ProcessConfig::clear_env`].
+    /// Variables added to the bridge's own environment.
     pub env: BTreeMap<String, String>,
-    /// Names of the messages that the bridge subscribes to for the worker.
-    pub subscribe: Vec<String>,
+    /// What the bridge subscribes to for the worker.
+    pub subscribe: Vec<Subscription>,
     /// Transport of the worker's link.
     pub transport: TransportMode,
     /// Bytes of each ring of the worker's link; a power of two.
     pub ring_capacity: usize,
+    /// Bytes of each lane in which frames wait that the ring has no room for, where a policy has them wait; a power of two.
+    pub stage_capacity: usize,
+    /// A record that kills the worker so many times in a row is moved aside; 0 never does.
+    pub quarantine_after: u32,
     /// Where the rings of the worker's link lie, and what their pages get.
     pub memory: MemoryConfig,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
-    /// What its process gets before its program begins.
-    pub process: ProcessConfig,
-    /// When it starts, counts as up, and counts as hung.
-    pub watch: WatchConfig,
     /// What happens when the worker ends.
     pub restart: RestartConfig,
     /// The worker's own settings, handed over as a JSON object.
     pub settings: Map<String, Value>,
+}
+
+/// One entry of a worker's `subscribe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Name of the message.
+    pub message: String,
+    /// What happens to a frame that finds no room; `None` leaves it to `[delivery]` and the contract.
+    pub delivery: Option<Delivery>,
+    /// The group of workers that share the frames.
+    pub group: Option<String>,
 }
 
 /// What happens when a worker ends.
@@ -225,6 +240,7 @@ impl Config {
                 bridge: checked.bridge,
                 listen: checked.listen,
                 workers: checked.workers,
+                delivery: checked.delivery,
                 contracts: checked.contracts,
             }),
             _ => Err(problems.into_error(path)),

@@ -3,22 +3,24 @@
 //! [`DataPlane::run`] drives it on a thread of its own. A host that embeds the bridge may instead call
 //! [`DataPlane::turn`] on the thread of its own actor and save a hop between threads.
 
+mod handle;
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use shm_transport::channel::LinkEnds;
 use shm_transport::layout::FENCED_PARK_MS;
-use shm_transport::ring::Fencing;
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::router::{LinkCounters, Refused, Router, RouterEvent};
+use crate::router::{LinkCounters, LinkGap, Router, RouterEvent};
 use crate::routes::{LinkId, Topic};
+use handle::Command;
+
+pub use handle::{DataPlaneHandle, Stopped};
 
 /// The epoll key of the doorbell that announces commands; links use their slot.
 const COMMAND_KEY: u64 = u64::MAX;
@@ -27,57 +29,12 @@ const COMMAND_KEY: u64 = u64::MAX;
 /// this very core for it. Long enough to take in a burst of answers without a wakeup for each.
 const STALLED_SPIN: Duration = Duration::from_micros(10);
 
-/// What the control plane asks of the data plane. Those with `done` are answered once they have taken effect; an answer
-/// that nobody waits for any more is dropped.
-enum Command {
-    Add {
-        link: LinkId,
-        ends: Box<LinkEnds>,
-        subscribe: Vec<u16>,
-    },
-    Subscribe {
-        link: LinkId,
-        topic_id: u16,
-        done: oneshot::Sender<bool>,
-    },
-    Unsubscribe {
-        link: LinkId,
-        topic_id: u16,
-        done: oneshot::Sender<bool>,
-    },
-    SetFencing {
-        link: LinkId,
-        fencing: Fencing,
-        done: oneshot::Sender<()>,
-    },
-    Refuse {
-        link: LinkId,
-        since: u64,
-        refused: Refused,
-        done: oneshot::Sender<()>,
-    },
-    WakeAll,
-    Settle {
-        done: oneshot::Sender<()>,
-    },
-    Drain {
-        link: LinkId,
-        done: oneshot::Sender<LinkCounters>,
-    },
-    Remove {
-        link: LinkId,
-        done: oneshot::Sender<LinkCounters>,
-    },
-    Counters {
-        done: oneshot::Sender<Snapshot>,
-    },
-    Stop,
-}
-
 /// Somebody who waits until what was published is delivered.
 struct Settling {
     /// How far every link had published.
     published: Vec<(LinkId, u64)>,
+    /// How much had been staged by then, once all of that is delivered.
+    staged: Option<Vec<(LinkId, u64)>>,
     done: oneshot::Sender<()>,
 }
 
@@ -86,173 +43,12 @@ struct Settling {
 pub struct Snapshot {
     /// Every link, in no particular order.
     pub links: Vec<(LinkId, LinkCounters)>,
+    /// What links miss, by topic; nothing for those that miss nothing.
+    pub gaps: Vec<LinkGap>,
     /// Times that the data plane slept.
     pub parks: u64,
     /// Sleeps that a doorbell ended.
     pub wakeups_in: u64,
-}
-
-/// The data plane has stopped, so a command has no effect any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the data plane has stopped; the bridge is shutting down")]
-pub struct Stopped;
-
-/// Sends commands to the data plane, from any thread.
-#[derive(Debug, Clone)]
-pub struct DataPlaneHandle {
-    commands: mpsc::Sender<Command>,
-    doorbell: Arc<Doorbell>,
-    ended: Arc<Doorbell>,
-}
-
-impl DataPlaneHandle {
-    fn send(&self, command: Command) -> Result<(), Stopped> {
-        self.commands.send(command).map_err(|_| Stopped)?;
-        self.doorbell.notify().map_err(|_| Stopped)
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, Stopped> {
-        let (done, answer) = oneshot::channel();
-        self.send(command(done))?;
-        answer.await.map_err(|_| Stopped)
-    }
-
-    fn ask_blocking<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, Stopped> {
-        let (done, answer) = oneshot::channel();
-        self.send(command(done))?;
-        answer.blocking_recv().map_err(|_| Stopped)
-    }
-
-    /// Hands the bridge's side of a link over; it is served from then on, even if nobody waits for the answer.
-    pub(crate) fn add(
-        &self,
-        link: LinkId,
-        ends: LinkEnds,
-        subscribe: Vec<u16>,
-    ) -> Result<(), Stopped> {
-        self.send(Command::Add {
-            link,
-            ends: Box::new(ends),
-            subscribe,
-        })
-    }
-
-    /// Puts fresh ends in the place of a link that broke its old ones.
-    pub(crate) fn replace(
-        &self,
-        link: LinkId,
-        ends: LinkEnds,
-        subscribe: Vec<u16>,
-    ) -> Result<(), Stopped> {
-        let (done, _answer) = oneshot::channel();
-        self.send(Command::Remove { link, done })?;
-        self.add(link, ends, subscribe)
-    }
-
-    /// Subscribes a link; says whether the topic exists.
-    pub(crate) async fn subscribe(&self, link: LinkId, topic_id: u16) -> Result<bool, Stopped> {
-        self.ask(|done| Command::Subscribe {
-            link,
-            topic_id,
-            done,
-        })
-        .await
-    }
-
-    /// As `subscribe`, without waiting for the effect.
-    pub(crate) fn subscribe_soon(&self, link: LinkId, topic_id: u16) -> Result<(), Stopped> {
-        let (done, _answer) = oneshot::channel();
-        self.send(Command::Subscribe {
-            link,
-            topic_id,
-            done,
-        })
-    }
-
-    /// Unsubscribes a link; says whether the topic exists.
-    pub(crate) async fn unsubscribe(&self, link: LinkId, topic_id: u16) -> Result<bool, Stopped> {
-        self.ask(|done| Command::Unsubscribe {
-            link,
-            topic_id,
-            done,
-        })
-        .await
-    }
-
-    /// Changes how a link orders its commits. To be done before the peer starts on the rings.
-    pub(crate) async fn set_fencing(&self, link: LinkId, fencing: Fencing) -> Result<(), Stopped> {
-        self.ask(|done| Command::SetFencing {
-            link,
-            fencing,
-            done,
-        })
-        .await
-    }
-
-    /// Says what the next peer of a link must not publish, from the position `since` of its ring on. To be done before the
-    /// peer starts on the rings, by a thread without a runtime.
-    pub(crate) fn refuse_blocking(
-        &self,
-        link: LinkId,
-        since: u64,
-        refused: Refused,
-    ) -> Result<(), Stopped> {
-        self.ask_blocking(|done| Command::Refuse {
-            link,
-            since,
-            refused,
-            done,
-        })
-    }
-
-    /// Looks after every ring and wakes who sleeps for something that is there: a peer may have died between a commit
-    /// and the wakeup that it owed.
-    pub(crate) fn wake_all(&self) -> Result<(), Stopped> {
-        self.send(Command::WakeAll)
-    }
-
-    /// Stops delivering to a link, delivers what it published, and then drops it.
-    pub(crate) async fn drain(&self, link: LinkId) -> Result<LinkCounters, Stopped> {
-        self.ask(|done| Command::Drain { link, done }).await
-    }
-
-    /// Waits until everything that is published by now has been delivered.
-    pub(crate) async fn settle(&self) -> Result<(), Stopped> {
-        self.ask(|done| Command::Settle { done }).await
-    }
-
-    /// As `drain`, without waiting for the effect.
-    pub(crate) fn drain_soon(&self, link: LinkId) {
-        let (done, _answer) = oneshot::channel();
-        // A data plane that has stopped has dropped the link as well.
-        let _ = self.send(Command::Drain { link, done });
-    }
-
-    /// What was counted so far, once the data plane gets to it. For threads without a runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`].
-    pub fn snapshot(&self) -> Result<Snapshot, Stopped> {
-        self.ask_blocking(|done| Command::Counters { done })
-    }
-
-    /// Readable once the data plane is gone, so that nobody in this process waits for it for ever.
-    pub(crate) fn ended(&self) -> BorrowedFd<'_> {
-        self.ended.as_fd()
-    }
-
-    /// Ends [`DataPlane::run`].
-    pub(crate) fn stop(&self) {
-        // A data plane that has stopped already is just what was wanted.
-        let _ = self.send(Command::Stop);
-    }
 }
 
 /// A router with its commands and its way of waiting. Owned by the thread that drives it.
@@ -263,6 +59,8 @@ pub struct DataPlane {
     spin: SpinBudget,
     draining: Vec<(LinkId, oneshot::Sender<LinkCounters>)>,
     settling: Vec<Settling>,
+    /// When some peer is next to be told what it misses.
+    gaps_due: Option<Instant>,
     events: tokio_mpsc::UnboundedSender<RouterEvent>,
     stopped: bool,
     /// Rung at the end and never drained.
@@ -301,6 +99,7 @@ impl DataPlane {
             spin: SpinBudget::new(wait),
             draining: Vec::new(),
             settling: Vec::new(),
+            gaps_due: None,
             events,
             stopped: false,
             ended: Arc::clone(&ended),
@@ -373,6 +172,9 @@ impl DataPlane {
             return;
         }
         let mut until = deadline;
+        if let Some(due) = self.gaps_due {
+            until = Some(until.map_or(due, |at| at.min(due)));
+        }
         if self.router.has_fenced_link() {
             let bound = Instant::now() + Duration::from_millis(FENCED_PARK_MS);
             until = Some(until.map_or(bound, |at| at.min(bound)));
@@ -408,6 +210,11 @@ impl DataPlane {
         if !self.settling.is_empty() {
             self.finish_settled();
         }
+        if self.router.has_gaps() {
+            self.tell_gaps();
+        } else {
+            self.gaps_due = None;
+        }
         for event in self.router.take_events() {
             // Without a control plane there is nobody left to act on it.
             let _ = self.events.send(event);
@@ -415,14 +222,24 @@ impl DataPlane {
         any
     }
 
+    /// Tells peers what they miss, if it is time.
+    #[cold]
+    fn tell_gaps(&mut self) {
+        let now = Instant::now();
+        if self.gaps_due.is_none_or(|due| due <= now) {
+            self.gaps_due = self.router.tell_gaps(now);
+        }
+    }
+
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Add {
                 link,
                 ends,
+                terms,
                 subscribe,
             } => {
-                let slot = self.router.add(link, *ends);
+                let slot = self.router.add(link, *ends, terms);
                 for topic_id in subscribe {
                     self.router.subscribe(slot, topic_id);
                 }
@@ -435,13 +252,15 @@ impl DataPlane {
             Command::Subscribe {
                 link,
                 topic_id,
+                delivery,
                 done,
             } => {
-                let slot = self.router.slot_of(link);
-                answer(
-                    done,
-                    slot.is_some_and(|slot| self.router.subscribe(slot, topic_id)),
-                );
+                let router = &mut self.router;
+                let known = router.slot_of(link).is_some_and(|slot| match delivery {
+                    None => router.subscribe(slot, topic_id),
+                    Some(_) => router.subscribe_as(slot, topic_id, delivery, None),
+                });
+                answer(done, known);
             }
             Command::Unsubscribe {
                 link,
@@ -475,10 +294,27 @@ impl DataPlane {
                 }
                 answer(done, ());
             }
+            Command::Progress { link, done } => {
+                let slot = self.router.slot_of(link);
+                answer(done, slot.and_then(|slot| self.router.progress(slot)));
+            }
+            Command::Recall { link, done } => {
+                let slot = self.router.slot_of(link);
+                answer(done, slot.map_or(Ok(()), |slot| self.router.recall(slot)));
+            }
+            Command::SetAside { link, number, done } => {
+                let slot = self.router.slot_of(link);
+                let outcome = slot.map_or(Ok(false), |slot| self.router.set_aside(slot, number));
+                answer(done, outcome);
+            }
             Command::WakeAll => self.router.wake_all(),
             Command::Settle { done } => {
                 let published = self.router.published();
-                self.settling.push(Settling { published, done });
+                self.settling.push(Settling {
+                    published,
+                    staged: None,
+                    done,
+                });
             }
             Command::Drain { link, done } => {
                 if let Some(slot) = self.router.slot_of(link) {
@@ -521,11 +357,13 @@ impl DataPlane {
     }
 
     fn finish_settled(&mut self) {
-        for waiting in std::mem::take(&mut self.settling) {
-            if self.router.has_delivered(&waiting.published) {
-                answer(waiting.done, ());
-            } else {
-                self.settling.push(waiting);
+        for mut waiting in std::mem::take(&mut self.settling) {
+            if waiting.staged.is_none() && self.router.has_delivered(&waiting.published) {
+                waiting.staged = Some(self.router.staged());
+            }
+            match &waiting.staged {
+                Some(staged) if self.router.has_passed(staged) => answer(waiting.done, ()),
+                _ => self.settling.push(waiting),
             }
         }
     }
@@ -535,6 +373,7 @@ impl DataPlane {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             links: self.router.all_counters(),
+            gaps: self.router.gaps(),
             parks: self.parks,
             wakeups_in: self.wakeups_in,
         }

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod local;
 pub mod logging;
 mod output;
+pub mod quarantine;
 pub mod router;
 pub mod routes;
 pub mod shutdown;

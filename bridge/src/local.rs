@@ -1,7 +1,9 @@
 //! Actors in the process of the bridge: a publisher and subscriber over two rings on the heap.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mycelium_contracts::Delivery;
 use mycelium_messages::message::MessageInfo;
 use mycelium_messages::{DynamicMessage, Message};
 use serde::Serialize;
@@ -13,7 +15,7 @@ use shm_transport::ring::Frame;
 use shm_transport::wakeup::{SpinBudget, WaitStrategy};
 
 use crate::data_plane::{DataPlaneHandle, Stopped};
-use crate::link::{LinkMemory, LinkSetupError, Registry};
+use crate::link::{LinkMemory, LinkSetupError, Missed, Registry};
 use crate::routes::LinkId;
 
 /// The link of a Rust actor that lives in the process of the bridge. Send it to the actor's thread.
@@ -28,6 +30,7 @@ pub struct LocalChannel {
     plane: DataPlaneHandle,
     registry: Registry,
     handed_out: bool,
+    missed: Arc<Missed>,
     /// Topic and layout that were published last and are the bridge's.
     checked: Option<(u16, [u8; 32])>,
     /// Where values of dynamic messages are written before they are copied into the ring.
@@ -46,11 +49,13 @@ impl LocalChannel {
         let opened = LinkMemory::local(ring_capacity).and_then(|memory| {
             let fencing = crate::link::local_fencing();
             let ends = memory.peer_side(fencing)?;
-            plane.add(link, memory.bridge_side(fencing)?, Vec::new())?;
+            let terms = registry.local_terms(name);
+            plane.add(link, memory.bridge_side(fencing)?, terms, Vec::new())?;
             Ok(ends)
         });
         match opened {
             Ok(ends) => Ok(Self {
+                missed: registry.missed(link),
                 ends,
                 spin: SpinBudget::new(wait),
                 link,
@@ -79,7 +84,17 @@ impl LocalChannel {
     ///
     /// As [`LocalChannel::advertise`]; [`ChannelError::Closed`] if the bridge has stopped.
     pub fn subscribe<M: Message>(&self) -> Result<(), ChannelError> {
-        self.subscribe_to(&MessageInfo::of::<M>())
+        self.subscribe_to(&MessageInfo::of::<M>(), None)
+    }
+
+    /// As [`LocalChannel::subscribe`], with a policy of its own for frames that find no room. `Conflate` needs a message with
+    /// a key in its contract; without one the oldest are dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalChannel::subscribe`].
+    pub fn subscribe_with<M: Message>(&self, delivery: Delivery) -> Result<(), ChannelError> {
+        self.subscribe_to(&MessageInfo::of::<M>(), Some(delivery))
     }
 
     /// As [`LocalChannel::subscribe`], for a dynamic message. Its frames are read with [`Frame::decode`] or
@@ -89,14 +104,25 @@ impl LocalChannel {
     ///
     /// As [`LocalChannel::subscribe`].
     pub fn subscribe_dynamic<M: DynamicMessage>(&self) -> Result<(), ChannelError> {
-        self.subscribe_to(&MessageInfo::dynamic::<M>())
+        self.subscribe_to(&MessageInfo::dynamic::<M>(), None)
     }
 
-    fn subscribe_to(&self, message: &MessageInfo) -> Result<(), ChannelError> {
+    fn subscribe_to(
+        &self,
+        message: &MessageInfo,
+        delivery: Option<Delivery>,
+    ) -> Result<(), ChannelError> {
         self.registry.check_local(self.link, message)?;
         self.plane
-            .subscribe_soon(self.link, message.topic_id)
+            .subscribe_soon(self.link, message.topic_id, delivery)
             .map_err(closed)
+    }
+
+    /// Frames of subscribed topics that did not reach this link, dropped by the policy of the subscription. Follows within
+    /// 50 ms. Takes a lock.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.total()
     }
 
     /// Looks whether this program's layout of a message is that of the bridge's contracts file. Publishing does so, too;

@@ -6,20 +6,36 @@
 //! A frame whose subscriber has no room stays at the front of its ring, and so does everything behind it: that is the
 //! back-pressure of the policy `block`, which reaches the publisher of that frame and nobody else. Subscribers that
 //! already have the frame are remembered, so it is delivered to each of them once.
+//!
+//! With the other policies nobody waits: what does not fit is staged in front of the subscriber's ring, or dropped, and the
+//! subscriber is told how much it misses.
 
+mod backlog;
 mod event;
+mod gaps;
+mod outlets;
+mod parking;
 mod screen;
+mod stage;
+mod writer;
 
+use mycelium_contracts::Delivery;
 use shm_transport::channel::LinkEnds;
-use shm_transport::error::{Corrupt, ReserveError};
+use shm_transport::error::Corrupt;
 use shm_transport::layout::CORE_TOPIC_MAX;
-use shm_transport::ring::{Consumer, Fencing, Producer};
+use shm_transport::ring::{Consumer, Fencing};
 use shm_transport::wakeup::Doorbell;
 
 use crate::routes::{LinkId, Lookup, Routes, Topic};
+use outlets::{Front, Offered, Outlets};
 use screen::Screen;
+use writer::Writer;
 
+#[cfg(test)]
+pub(crate) use backlog::KeptFrame;
+pub(crate) use backlog::{InHand, Progress};
 pub use event::{LinkCounters, Rejection, RouterEvent};
+pub use gaps::LinkGap;
 pub(crate) use screen::Refused;
 
 /// Frames that one link may bring per turn, so that a busy link does not keep the others waiting.
@@ -29,44 +45,49 @@ const FRAMES_PER_TURN: usize = 64;
 pub struct Router {
     routes: Routes,
     links: Vec<Option<Link>>,
-    writers: Vec<Option<Writer>>,
-    /// Slots of writers that got frames since their wakeups were last looked at.
-    touched: Vec<usize>,
+    outlets: Outlets,
     events: Vec<RouterEvent>,
+    /// Whether staged frames go ahead of those of publishers this time: they take turns.
+    stages_first: bool,
+    /// The part of a payload that is looked at, for groups with a key.
+    scratch: Vec<u8>,
+}
+
+/// How a link wants its frames.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeliveryTerms {
+    /// Its name, by which it is known in groups.
+    pub(crate) name: String,
+    /// Bytes of each lane of its stage; 0 takes those of its ring.
+    pub(crate) stage_capacity: usize,
+    /// Topics that it wants in another way than their contract says.
+    pub(crate) subscriptions: Vec<Subscription>,
+}
+
+/// How a link wants the frames of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) topic_id: u16,
+    /// What happens to a frame without room; `None` leaves it to the contract.
+    pub(crate) delivery: Option<Delivery>,
+    /// The group that shares the frames.
+    pub(crate) group: Option<String>,
 }
 
 /// The reading half of a link, and what belongs to the link as a whole.
 struct Link {
     id: LinkId,
+    terms: DeliveryTerms,
     consumer: Consumer,
     own_doorbell: Doorbell,
     counters: LinkCounters,
-    /// The slots that have no room for the frame at the front.
-    stalled_on: Vec<usize>,
-    /// The slots that already have the frame at the front.
-    delivered: Vec<usize>,
-    /// Why somebody did not get the frame at the front, if others are still to get it.
-    rejection: Option<Rejection>,
+    front: Front,
     rejected_topics: Vec<u16>,
     screen: Screen,
     /// Subscriptions that rest because the layout of the peer of the moment differs.
     resting: Vec<u16>,
     broken: bool,
     fencing: Fencing,
-}
-
-/// The writing half of a link.
-struct Writer {
-    id: LinkId,
-    producer: Producer,
-    peer_doorbell: Doorbell,
-    frames: u64,
-    bytes: u64,
-    stalls: u64,
-    wakeups: u64,
-    touched: bool,
-    armed: bool,
-    broken: bool,
 }
 
 /// How the turn of one link ended.
@@ -83,14 +104,15 @@ impl Router {
         Self {
             routes: Routes::new(topics),
             links: Vec::new(),
-            writers: Vec::new(),
-            touched: Vec::new(),
+            outlets: Outlets::default(),
             events: Vec::new(),
+            stages_first: false,
+            scratch: Vec::new(),
         }
     }
 
     /// Takes the bridge's side of a link over. Returns the slot, by which its doorbell is recognised.
-    pub(crate) fn add(&mut self, id: LinkId, ends: LinkEnds) -> usize {
+    pub(crate) fn add(&mut self, id: LinkId, ends: LinkEnds, terms: DeliveryTerms) -> usize {
         let fencing = ends.fencing();
         let (consumer, producer, own_doorbell, peer_doorbell) = ends.into_parts();
         let slot = self
@@ -99,35 +121,24 @@ impl Router {
             .position(Option::is_none)
             .unwrap_or_else(|| {
                 self.links.push(None);
-                self.writers.push(None);
+                self.outlets.writers.push(None);
                 self.links.len() - 1
             });
+        let stage_capacity = terms.stage_capacity.max(producer.capacity());
         self.links[slot] = Some(Link {
             id,
+            terms,
             consumer,
             own_doorbell,
             counters: LinkCounters::default(),
-            stalled_on: Vec::new(),
-            delivered: Vec::new(),
-            rejection: None,
+            front: Front::default(),
             rejected_topics: Vec::new(),
             screen: Screen::default(),
             resting: Vec::new(),
             broken: false,
             fencing,
         });
-        self.writers[slot] = Some(Writer {
-            id,
-            producer,
-            peer_doorbell,
-            frames: 0,
-            bytes: 0,
-            stalls: 0,
-            wakeups: 0,
-            touched: false,
-            armed: false,
-            broken: false,
-        });
+        self.outlets.writers[slot] = Some(Writer::new(id, producer, peer_doorbell, stage_capacity));
         slot
     }
 
@@ -165,6 +176,24 @@ impl Router {
             .collect()
     }
 
+    /// How far every link has come with what waits in front of its ring, and how much that was by now.
+    pub(crate) fn staged(&self) -> Vec<(LinkId, u64)> {
+        let writers = self.outlets.writers.iter().flatten();
+        writers
+            .map(|writer| (writer.id, writer.passage().1))
+            .collect()
+    }
+
+    /// Whether everything that had been staged then has left the stage.
+    pub(crate) fn has_passed(&self, staged: &[(LinkId, u64)]) -> bool {
+        staged.iter().all(|&(id, by_then)| {
+            let mut writers = self.outlets.writers.iter().flatten();
+            writers
+                .find(|writer| writer.id == id)
+                .is_none_or(|writer| writer.broken || writer.passage().0 >= by_then)
+        })
+    }
+
     /// Whether everything up to these positions is delivered, or never will be.
     pub(crate) fn has_delivered(&self, published: &[(LinkId, u64)]) -> bool {
         published.iter().all(|&(id, position)| {
@@ -180,17 +209,48 @@ impl Router {
         self.routes.unsubscribe_all(slot);
         let counters = self.counters(slot);
         let link = self.links[slot].take()?;
-        self.writers[slot] = None;
-        self.touched.retain(|&other| other != slot);
+        self.tell_gaps_of(slot, None);
+        self.outlets.remove(slot);
         for other in self.links.iter_mut().flatten() {
-            other.delivered.retain(|&delivered| delivered != slot);
-            other.stalled_on.retain(|&full| full != slot);
+            other.front.delivered.retain(|&delivered| delivered != slot);
+            other.front.stalled_on.retain(|&full| full != slot);
         }
         Some((link.id, counters))
     }
 
+    /// Subscribes a link as its terms, or else the contract, say; says whether the topic exists.
     pub(crate) fn subscribe(&mut self, slot: usize, topic_id: u16) -> bool {
-        self.routes.subscribe(topic_id, slot)
+        let Some(Some(link)) = self.links.get(slot) else {
+            return false;
+        };
+        let mut terms = link.terms.subscriptions.iter();
+        let subscription = terms.find(|it| it.topic_id == topic_id).cloned();
+        let (delivery, group) = subscription.map_or((None, None), |it| (it.delivery, it.group));
+        self.subscribe_as(slot, topic_id, delivery, group.as_deref())
+    }
+
+    /// Subscribes a link in another way than its terms say.
+    pub(crate) fn subscribe_as(
+        &mut self,
+        slot: usize,
+        topic_id: u16,
+        delivery: Option<Delivery>,
+        group: Option<&str>,
+    ) -> bool {
+        let (Some(topic), Some(Some(link)), Some(Some(writer))) = (
+            self.routes.topic(topic_id),
+            self.links.get(slot),
+            self.outlets.writers.get_mut(slot),
+        ) else {
+            return false;
+        };
+        let subscriber = writer.prepare(slot, topic, delivery.unwrap_or(topic.delivery));
+        match group {
+            None => self.routes.subscribe(topic_id, subscriber),
+            Some(group) => self
+                .routes
+                .join(topic_id, subscriber, group, &link.terms.name),
+        }
     }
 
     pub(crate) fn unsubscribe(&mut self, slot: usize, topic_id: u16) -> bool {
@@ -206,18 +266,14 @@ impl Router {
         let Some(link) = &mut self.links[slot] else {
             return;
         };
-        let routes = &mut self.routes;
-        link.resting.retain(|&topic_id| {
-            let rests = refused.contains(topic_id);
-            if !rests {
-                routes.subscribe(topic_id, slot);
-            }
-            rests
-        });
+        let (resting, awake) = std::mem::take(&mut link.resting)
+            .into_iter()
+            .partition(|&topic_id| refused.contains(topic_id));
+        link.resting = resting;
         if let Refused::Topics(topics) = &refused {
             for &topic_id in topics {
-                if routes.is_subscribed(topic_id, slot) {
-                    routes.unsubscribe(topic_id, slot);
+                if self.routes.is_subscribed(topic_id, slot) {
+                    self.routes.unsubscribe(topic_id, slot);
                     link.resting.push(topic_id);
                 }
             }
@@ -225,10 +281,15 @@ impl Router {
         // The next peer has not been told yet.
         link.rejected_topics.clear();
         link.screen.set(since, refused);
+        let awake: Vec<u16> = awake;
+        for topic_id in awake {
+            self.subscribe(slot, topic_id);
+        }
     }
 
     pub(crate) fn set_fencing(&mut self, slot: usize, fencing: Fencing) {
-        if let (Some(link), Some(writer)) = (&mut self.links[slot], &mut self.writers[slot]) {
+        if let (Some(link), Some(writer)) = (&mut self.links[slot], &mut self.outlets.writers[slot])
+        {
             link.fencing = fencing;
             link.consumer.set_fencing(fencing);
             writer.producer.set_fencing(fencing);
@@ -243,26 +304,21 @@ impl Router {
             .any(|link| link.fencing == Fencing::Fenced)
     }
 
-    /// Whether some publisher is held back by a subscriber without room.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.links
-            .iter()
-            .flatten()
-            .any(|link| !link.stalled_on.is_empty())
-    }
-
     pub(crate) fn take_events(&mut self) -> Vec<RouterEvent> {
         std::mem::take(&mut self.events)
     }
 
     pub(crate) fn counters(&self, slot: usize) -> LinkCounters {
-        let (Some(Some(link)), Some(Some(writer))) = (self.links.get(slot), self.writers.get(slot))
+        let (Some(Some(link)), Some(Some(writer))) =
+            (self.links.get(slot), self.outlets.writers.get(slot))
         else {
             return LinkCounters::default();
         };
         LinkCounters {
             frames_out: writer.frames,
             bytes_out: writer.bytes,
+            missed: writer.gaps.total(),
+            waiting: writer.waiting(),
             stalls: writer.stalls,
             wakeups_out: writer.wakeups,
             ..link.counters
@@ -277,15 +333,31 @@ impl Router {
     }
 
     /// Moves what is there and has room, and wakes who sleeps. Returns the number of frames that were taken from
-    /// publishers. Makes no system call unless a subscriber or a publisher sleeps, takes no lock, allocates nothing
-    /// unless a frame is rejected.
+    /// publishers or out of stages. Makes no system call unless a subscriber or a publisher sleeps, takes no lock, allocates
+    /// nothing unless a frame is rejected.
     pub fn poll(&mut self) -> usize {
         let mut moved = 0;
+        self.stages_first = !self.stages_first;
+        if self.stages_first {
+            moved += self.drain_stages();
+        }
         for slot in 0..self.links.len() {
             moved += self.poll_link(slot);
         }
+        if !self.stages_first {
+            moved += self.drain_stages();
+        }
         self.flush_wakeups();
         moved
+    }
+
+    /// Moves staged frames into rings that have room again.
+    #[inline]
+    fn drain_stages(&mut self) -> usize {
+        if self.outlets.waiting.is_empty() {
+            return 0;
+        }
+        self.outlets.drain_stages(FRAMES_PER_TURN, &mut self.events)
     }
 
     fn poll_link(&mut self, slot: usize) -> usize {
@@ -298,7 +370,7 @@ impl Router {
         }
         if let Some(link) = &mut self.links[slot]
             && link.consumer.wakeup_due()
-            && let Some(writer) = &mut self.writers[slot]
+            && let Some(writer) = &mut self.outlets.writers[slot]
         {
             writer.notify();
         }
@@ -330,8 +402,9 @@ impl Router {
         let encoding = frame.header().encoding();
         let mut rejection = None;
         let mut wanted = false;
-        let stalls_anew = link.stalled_on.is_empty();
-        link.stalled_on.clear();
+        let front = &mut link.front;
+        let anew = front.stalled_on.is_empty();
+        front.stalled_on.clear();
         match self.routes.lookup(topic_id, encoding, payload_len) {
             _ if topic_id <= CORE_TOPIC_MAX => rejection = Some(Rejection::UnknownTopic),
             _ if link.screen.refuses(position, topic_id) => {
@@ -353,58 +426,52 @@ impl Router {
                     actual: encoding,
                 });
             }
-            Lookup::Subscribers(subscribers) => {
-                for &to in subscribers {
-                    if to == slot || link.delivered.contains(&to) {
+            Lookup::Wanted(route) => {
+                let several = route.subscribers.len() > 1 || !route.groups.is_empty();
+                for &to in &route.subscribers {
+                    if to.slot == slot || front.delivered.contains(&to.slot) {
                         continue;
                     }
-                    let Some(writer) = &mut self.writers[to] else {
-                        continue;
-                    };
-                    wanted = true;
-                    match writer.deliver(&frame) {
-                        Delivery::Done => {
-                            if !writer.touched {
-                                writer.touched = true;
-                                self.touched.push(to);
-                            }
-                        }
-                        Delivery::Full => {
-                            writer.stalls += u64::from(stalls_anew);
-                            link.stalled_on.push(to);
-                            continue;
-                        }
-                        Delivery::TooLarge { max_payload } => {
-                            let subscriber = writer.id;
-                            rejection = Some(Rejection::TooLarge {
-                                subscriber,
-                                payload_len,
-                                max_payload,
-                            });
-                        }
-                        Delivery::Broken(corrupt) => {
-                            link.counters.dropped += 1;
-                            if let Some(corrupt) = corrupt {
-                                self.events.push(RouterEvent::Violation {
-                                    link: writer.id,
-                                    corrupt,
-                                });
-                            }
-                        }
+                    let offered = self
+                        .outlets
+                        .offer(&frame, to, front, &mut self.events, anew);
+                    wanted |= offered != Offered::NoLink;
+                    if several && offered == Offered::Settled {
+                        front.delivered.push(to.slot);
                     }
-                    if subscribers.len() > 1 {
-                        link.delivered.push(to);
+                }
+                for group in &route.groups {
+                    if group.slots().any(|it| front.delivered.contains(&it)) {
+                        continue;
+                    }
+                    let outlets = &mut self.outlets;
+                    let has_room = |slot| outlets.has_room(slot, payload_len);
+                    let key = &route.topic.key;
+                    let picked = group.pick(key, &frame, slot, &mut self.scratch, has_room);
+                    let Some(to) = picked else { continue };
+                    let offered = self
+                        .outlets
+                        .offer(&frame, to, front, &mut self.events, anew);
+                    wanted |= offered != Offered::NoLink;
+                    if offered == Offered::Settled {
+                        front.delivered.push(to.slot);
+                        group.advance();
+                    } else if key.is_empty() {
+                        // Room at any of them will do.
+                        let others = group.slots().filter(|it| ![slot, to.slot].contains(it));
+                        front.stalled_on.extend(others);
                     }
                 }
             }
         }
-        let rejection = rejection.or_else(|| link.rejection.take());
-        if !link.stalled_on.is_empty() {
-            link.rejection = rejection;
+        let rejection = rejection.or_else(|| front.rejection.take());
+        link.counters.dropped += std::mem::take(&mut front.lost);
+        if !front.stalled_on.is_empty() {
+            front.rejection = rejection;
             return Turn::Stalled;
         }
-        let had_some = !link.delivered.is_empty();
-        link.delivered.clear();
+        let had_some = !front.delivered.is_empty();
+        front.delivered.clear();
         link.counters.frames_in += 1;
         link.counters.bytes_in += payload_len as u64;
         if let Some(why) = rejection {
@@ -425,8 +492,8 @@ impl Router {
     }
 
     fn flush_wakeups(&mut self) {
-        while let Some(slot) = self.touched.pop() {
-            if let Some(writer) = &mut self.writers[slot] {
+        while let Some(slot) = self.outlets.touched.pop() {
+            if let Some(writer) = &mut self.outlets.writers[slot] {
                 writer.touched = false;
                 if writer.producer.wakeup_due() {
                     writer.notify();
@@ -435,82 +502,29 @@ impl Router {
         }
     }
 
-    /// Declares every ring that may bring work as waited for. The caller runs the heavy fence next, asks
-    /// [`Router::has_work`], and only then sleeps.
-    pub(crate) fn arm(&mut self) {
-        for slot in 0..self.links.len() {
-            let Some(link) = &mut self.links[slot] else {
-                continue;
-            };
-            if !link.stalled_on.is_empty() {
-                link.consumer.publish_head();
-                for &to in &link.stalled_on {
-                    if let Some(writer) = &mut self.writers[to] {
-                        writer.producer.arm_room();
-                        writer.armed = true;
-                    }
-                }
-            } else if !link.consumer.is_armed() {
-                // The flag of a ring that stayed idle is still set.
-                link.consumer.arm();
-            }
-        }
-        // Arming publishes heads, which may be what a publisher sleeps for.
-        for (link, writer) in self.links.iter_mut().zip(&mut self.writers) {
-            if let (Some(link), Some(writer)) = (link, writer)
-                && link.consumer.wakeup_due()
-            {
-                writer.notify();
-            }
-        }
+    /// How far the peer of a link has acknowledged; `None` without such a link.
+    pub(crate) fn progress(&mut self, slot: usize) -> Option<Result<Progress, Corrupt>> {
+        Some(self.outlets.writers.get_mut(slot)?.as_mut()?.progress())
     }
 
-    /// Whether `poll` would move something.
-    pub(crate) fn has_work(&mut self) -> bool {
-        for slot in 0..self.links.len() {
-            let Some(link) = &mut self.links[slot] else {
-                continue;
-            };
-            if link.broken {
-                continue;
-            }
-            let frame_len = match link.consumer.peek() {
-                Ok(Some(frame)) => frame.payload_len(),
-                Ok(None) => continue,
-                Err(_) => return true,
-            };
-            let still_full = |&to: &usize| match &mut self.writers[to] {
-                Some(writer) if !writer.broken => {
-                    matches!(writer.producer.has_room(frame_len), Ok(false))
-                }
-                _ => false,
-            };
-            if link.stalled_on.is_empty() || !link.stalled_on.iter().all(still_full) {
-                return true;
-            }
-        }
-        false
+    /// Takes what a link's last peer had not acknowledged out of its ring, to give it to the next one frame after the other.
+    pub(crate) fn recall(&mut self, slot: usize) -> Result<(), Corrupt> {
+        let Some(Some(writer)) = self.outlets.writers.get_mut(slot) else {
+            return Ok(());
+        };
+        let recalled = writer.recall();
+        self.outlets.note_staged(slot);
+        recalled
     }
 
-    /// Takes the declarations for room back after a sleep, so that a subscriber does not ring for nothing.
-    pub(crate) fn disarm_room(&mut self) {
-        for writer in self.writers.iter_mut().flatten() {
-            if std::mem::take(&mut writer.armed) {
-                writer.producer.disarm_room();
-            }
-        }
-    }
-
-    /// Wakes every peer that sleeps although its ring has something for it. A peer that took over from a dead one
-    /// does the same for the router.
-    pub(crate) fn wake_all(&mut self) {
-        for (link, writer) in self.links.iter_mut().zip(&mut self.writers) {
-            if let (Some(link), Some(writer)) = (link, writer)
-                && (link.consumer.wakeup_due() | writer.producer.wakeup_due())
-            {
-                writer.notify();
-            }
-        }
+    /// Drops the frame that a link's last peer had in hand, if it is still the one with this number.
+    pub(crate) fn set_aside(&mut self, slot: usize, number: u64) -> Result<bool, Corrupt> {
+        let Some(Some(writer)) = self.outlets.writers.get_mut(slot) else {
+            return Ok(false);
+        };
+        let dropped = writer.set_aside(number);
+        self.outlets.note_staged(slot);
+        dropped
     }
 }
 
@@ -523,47 +537,6 @@ impl Link {
             let _ = self.consumer.peek();
         }
         self.consumer.position()
-    }
-}
-
-/// How the delivery to one subscriber ended.
-enum Delivery {
-    Done,
-    Full,
-    TooLarge {
-        max_payload: usize,
-    },
-    /// The link is broken; with the reason if that has just come out.
-    Broken(Option<Corrupt>),
-}
-
-impl Writer {
-    #[inline]
-    fn deliver(&mut self, frame: &shm_transport::ring::Frame<'_>) -> Delivery {
-        if self.broken {
-            return Delivery::Broken(None);
-        }
-        match self.producer.try_forward(frame) {
-            Ok(()) => {
-                self.frames += 1;
-                self.bytes += frame.payload_len() as u64;
-                Delivery::Done
-            }
-            Err(ReserveError::Full { .. }) => Delivery::Full,
-            Err(ReserveError::TooLarge { max_payload, .. }) => Delivery::TooLarge { max_payload },
-            Err(ReserveError::Corrupt(corrupt)) => {
-                self.broken = true;
-                Delivery::Broken(Some(corrupt))
-            }
-            // Topics of the core range were sorted out before; padding never leaves a consumer.
-            Err(ReserveError::ReservedTopic { .. }) => Delivery::Broken(None),
-        }
-    }
-
-    fn notify(&mut self) {
-        self.wakeups += 1;
-        // A doorbell that cannot be rung belongs to a link whose socket tells the rest.
-        let _ = self.peer_doorbell.notify();
     }
 }
 

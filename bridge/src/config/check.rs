@@ -8,30 +8,33 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mycelium_contracts::Contracts;
+use mycelium_contracts::{Contracts, Delivery};
 use mycelium_messages::layout::{FRAME_ALIGN, FRAME_HEADER_LEN, RING_RECORD_DIVISOR};
 use shm_transport::segment::{Backing, MemoryOptions};
 use tracing_subscriber::EnvFilter;
 
+use super::delivery;
 use super::endpoint;
-use super::problem::{Problems, did_you_mean};
+use super::problem::Problems;
 use super::read::{Bridge, File, Memory, Worker};
 use super::section::At;
 use super::{
-    BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, TransportMode,
-    WorkerConfig,
+    BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, Subscription,
+    TransportMode, WorkerConfig,
 };
-use super::{process, watch};
-use crate::supervisor::{ENV_FD, ENV_TREE, ENV_WORKER};
+use crate::supervisor::{ENV_FD, ENV_WORKER};
 
 /// Capacity of a ring where the file names none, in bytes.
 const RING_CAPACITY_DEFAULT: usize = 1 << 20;
 
+/// Directory of what outlives the bridge where the file names none, beside the configuration.
+const STATE_DIR_DEFAULT: &str = "mycelium-state";
+
+/// So many deaths over one record have it moved aside where the file names no number.
+const QUARANTINE_AFTER_DEFAULT: u32 = 3;
+
 /// Time that workers get to end by themselves where the file names none.
 const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_millis(2000);
-
-/// Variables that the bridge sets itself.
-const OWN_VARIABLES: [&str; 3] = [ENV_FD, ENV_WORKER, ENV_TREE];
 
 /// Filter directives of the log where the file names none.
 const LOG_DEFAULT: &str = "info";
@@ -41,6 +44,7 @@ pub(super) struct Checked {
     pub(super) bridge: BridgeConfig,
     pub(super) listen: Vec<ListenConfig>,
     pub(super) workers: Vec<WorkerConfig>,
+    pub(super) delivery: BTreeMap<String, Delivery>,
     pub(super) contracts: Arc<Contracts>,
 }
 
@@ -59,12 +63,9 @@ pub(super) fn file(
     let mut bridge = bridge(written.bridge, directory, problems);
     bridge.on_mismatch = written.on_mismatch.unwrap_or_default();
     names_are_unique(&written.workers, problems);
-    let order: Vec<_> = written
-        .workers
-        .iter()
-        .map(|worker| (worker.name.as_ref().map(|at| &*at.value), &worker.watch))
-        .collect();
-    watch::check_order(&order, problems);
+    let delivery = contracts
+        .as_ref()
+        .map(|contracts| delivery::check_policies(written.delivery, contracts, problems));
     let mut workers = Vec::new();
     for item in written.workers {
         if let Some(contracts) = &contracts {
@@ -76,6 +77,7 @@ pub(super) fn file(
         bridge,
         listen,
         workers: workers.into_iter().collect::<Option<_>>()?,
+        delivery: delivery.unwrap_or_default(),
         contracts: contracts?,
     })
 }
@@ -164,6 +166,12 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
         ),
         transport: written.transport.unwrap_or(TransportMode::Auto),
         ring_capacity: written.ring_capacity.unwrap_or(RING_CAPACITY_DEFAULT),
+        stage_capacity: written.stage_capacity,
+        state_dir: written
+            .state_dir
+            .map(|at| join(directory, &at.value))
+            .or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+            .unwrap_or_else(|| directory.join(STATE_DIR_DEFAULT)),
         spin_us: written.spin_us,
         allowed_uids,
         shutdown_timeout: written
@@ -249,29 +257,23 @@ fn check_topics(
         return;
     };
     let capacity = worker.ring_capacity.unwrap_or(bridge.ring_capacity);
-    for (index, name) in subscribe.value.iter().enumerate() {
-        let label = &worker.label;
-        if subscribe.value[..index].contains(name) {
+    for (index, written) in subscribe.value.iter().enumerate() {
+        let (label, name) = (&worker.label, &written.message.value);
+        let mut earlier = subscribe.value[..index].iter();
+        if earlier.any(|other| other.message.value == *name) {
             problems.add(
-                &subscribe.span,
+                &written.message.span,
                 format!("{label}: subscribe names '{name}' twice"),
                 "remove one of them",
             );
             continue;
         }
-        let Some(message) = contracts.by_name(name) else {
-            let names: Vec<_> = contracts.messages().map(|message| &*message.name).collect();
-            let hint = match did_you_mean(name, names.iter().copied()) {
-                Some(known) => format!("did you mean '{known}'?"),
-                None => format!("messages of the contracts: {}", names.join(", ")),
-            };
-            problems.add(
-                &subscribe.span,
-                format!("{label}: unknown message in subscribe: value='{name}'"),
-                hint,
-            );
+        let place = format!("{label}: subscribe");
+        let span = &written.message.span;
+        let Some(message) = delivery::find(contracts, name, &place, span, problems) else {
             continue;
         };
+        delivery::check(&place, written, message, problems);
         let payload = message.wire_len.unwrap_or(message.max_size);
         let record = (FRAME_HEADER_LEN + payload).next_multiple_of(FRAME_ALIGN);
         let max = capacity / RING_RECORD_DIVISOR;
@@ -294,17 +296,10 @@ fn worker(
     directory: &Path,
     problems: &mut Problems<'_>,
 ) -> Option<WorkerConfig> {
-    let mut env = written.env.map_or_else(BTreeMap::new, |env| {
+    let env = written.env.map_or_else(BTreeMap::new, |env| {
         check_env(&written.label, &env, problems);
         env.value
     });
-    let process = process::check(
-        &written.label,
-        written.process,
-        &mut env,
-        directory,
-        problems,
-    );
     let (span, working_dir) = match written.working_dir {
         Some(at) => (at.span, join(directory, &at.value)),
         None => (written.span.clone(), directory.to_owned()),
@@ -352,6 +347,7 @@ fn worker(
             "raise restart_backoff_max_ms or lower restart_backoff_ms",
         );
     }
+    let ring_capacity = written.ring_capacity.unwrap_or(bridge.ring_capacity);
     let command = written.command?;
     // Where the directory is wrong already, a relative command would only be reported as a second symptom.
     let program = if directory_exists {
@@ -371,9 +367,23 @@ fn worker(
         args: command.value[1..].to_vec(),
         working_dir,
         env,
-        subscribe: written.subscribe.map_or_else(Vec::new, |at| at.value),
+        subscribe: written.subscribe.map_or_else(Vec::new, |at| {
+            at.value.into_iter().map(Subscription::from).collect()
+        }),
+        stage_capacity: stage_capacity(
+            &written.label,
+            written.stage_capacity.or(bridge.stage_capacity),
+            ring_capacity,
+            &written.ring_capacity_span,
+            problems,
+        ),
+        quarantine_after: written
+            .quarantine_after
+            .map_or(QUARANTINE_AFTER_DEFAULT, |count| {
+                u32::try_from(count).unwrap_or(u32::MAX)
+            }),
         transport: written.transport.unwrap_or(bridge.transport),
-        ring_capacity: written.ring_capacity.unwrap_or(bridge.ring_capacity),
+        ring_capacity,
         memory: memory(
             &written.label,
             written.memory,
@@ -383,22 +393,41 @@ fn worker(
         )
         .0,
         spin_us: written.spin_us.or(bridge.spin_us),
-        process,
-        watch: written.watch.into_config(),
         restart,
         settings: written.settings,
     })
 }
 
+/// The stage takes every frame that the ring takes.
+fn stage_capacity(
+    label: &str,
+    written: Option<usize>,
+    ring_capacity: usize,
+    span: &Range<usize>,
+    problems: &mut Problems<'_>,
+) -> usize {
+    let capacity = written.unwrap_or(ring_capacity);
+    if capacity < ring_capacity {
+        problems.add(
+            span,
+            format!(
+                "{label}: stage_capacity is below ring_capacity: value={capacity}, min={ring_capacity}"
+            ),
+            "raise stage_capacity or lower ring_capacity",
+        );
+    }
+    capacity
+}
+
 fn check_env(label: &str, env: &At<BTreeMap<String, String>>, problems: &mut Problems<'_>) {
     for (name, value) in &env.value {
-        if OWN_VARIABLES.contains(&name.as_str()) {
+        if [ENV_FD, ENV_WORKER].contains(&name.as_str()) {
             problems.add(
                 &env.span,
                 format!("{label}: env sets {name}, which the bridge sets itself"),
                 "remove it",
             );
-        } else if !is_legal_variable(name, value) {
+        } else if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             problems.add(
                 &env.span,
                 format!("{label}: env is not legal: name='{}'", name.escape_debug()),
@@ -406,14 +435,6 @@ fn check_env(label: &str, env: &At<BTreeMap<String, String>>, problems: &mut Pro
             );
         }
     }
-}
-
-/// Whether a worker may be given this variable.
-pub(super) fn is_legal_variable(name: &str, value: &str) -> bool {
-    !name.is_empty()
-        && !name.contains(['=', '\0'])
-        && !value.contains('\0')
-        && !OWN_VARIABLES.contains(&name)
 }
 
 /// Finds the executable of a command: a name in `PATH`, anything with a slash relative to the working directory.

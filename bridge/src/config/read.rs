@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use mycelium_contracts::Delivery;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::delivery::{Written, policies, subscriptions};
 use super::endpoint::{self, Endpoint, PENDING_HANDSHAKES_MAX};
 use super::problem::Problems;
 use super::section::{At, Section, integer};
 use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
-use super::{process, watch};
 use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
-pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
+const MILLISECONDS_MAX: u64 = 86_400_000;
 
 const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("auto", TransportMode::Auto),
@@ -38,6 +39,8 @@ pub(super) struct File {
     pub(super) on_mismatch: Option<OnMismatch>,
     pub(super) listen: Vec<Endpoint>,
     pub(super) workers: Vec<Worker>,
+    /// Policies by message.
+    pub(super) delivery: BTreeMap<String, At<Delivery>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,8 @@ pub(super) struct Bridge {
     pub(super) log: Option<At<String>>,
     pub(super) memory: Memory,
     pub(super) max_pending_handshakes: Option<u64>,
+    pub(super) stage_capacity: Option<usize>,
+    pub(super) state_dir: Option<At<String>>,
 }
 
 /// The table `memory` of `[bridge]` or of a worker.
@@ -72,14 +77,14 @@ pub(super) struct Worker {
     pub(super) command: Option<At<Vec<String>>>,
     pub(super) working_dir: Option<At<String>>,
     pub(super) env: Option<At<BTreeMap<String, String>>>,
-    pub(super) subscribe: Option<At<Vec<String>>>,
+    pub(super) subscribe: Option<At<Vec<Written>>>,
     pub(super) transport: Option<TransportMode>,
     pub(super) ring_capacity: Option<usize>,
     pub(super) ring_capacity_span: Range<usize>,
+    pub(super) stage_capacity: Option<usize>,
+    pub(super) quarantine_after: Option<u64>,
     pub(super) spin_us: Option<u32>,
     pub(super) memory: Memory,
-    pub(super) process: process::Written,
-    pub(super) watch: watch::Written,
     pub(super) restart: Option<RestartPolicy>,
     pub(super) backoff_ms: Option<At<u64>>,
     pub(super) backoff_max_ms: Option<At<u64>>,
@@ -118,6 +123,9 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
         None => {}
     }
     file.listen = endpoint::read(&mut top, problems);
+    if let Some((span, value)) = top.take("delivery") {
+        file.delivery = policies(value, &span, problems);
+    }
     match top.take("worker") {
         Some((_, DeValue::Array(items))) => {
             for (number, item) in items.iter().enumerate() {
@@ -153,7 +161,9 @@ fn bridge(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems<'_>) 
         listen: section.string("listen", problems),
         contracts: section.string("contracts", problems),
         transport: section.choice("transport", &TRANSPORTS, problems),
-        ring_capacity: ring_capacity(&mut section, problems).0,
+        ring_capacity: capacity("ring_capacity", &mut section, problems).0,
+        stage_capacity: capacity("stage_capacity", &mut section, problems).0,
+        state_dir: section.string("state_dir", problems),
         spin_us: spin_us(&mut section, problems),
         allowed_uids: section
             .u32_list("allowed_uids", problems)
@@ -207,7 +217,8 @@ fn worker(
         }
     }
     let command = section.strings("command", problems);
-    let (ring_capacity, ring_capacity_span) = ring_capacity(&mut section, problems);
+    let (ring_capacity, ring_capacity_span) = capacity("ring_capacity", &mut section, problems);
+    let (stage_capacity, _) = capacity("stage_capacity", &mut section, problems);
     let worker = Worker {
         label: section.label().to_owned(),
         span,
@@ -215,14 +226,16 @@ fn worker(
         command,
         working_dir: section.string("working_dir", problems),
         env: section.string_map("env", problems),
-        subscribe: section.strings("subscribe", problems),
+        subscribe: subscriptions(&mut section, problems),
         transport: section.choice("transport", &TRANSPORTS, problems),
         ring_capacity,
         ring_capacity_span,
+        stage_capacity,
+        quarantine_after: section
+            .integer("quarantine_after", 0..=1000, problems)
+            .map(|at| at.value),
         spin_us: spin_us(&mut section, problems),
         memory: memory(&mut section, problems),
-        process: process::read(&mut section, problems),
-        watch: watch::read(&mut section, problems),
         restart: section.choice("restart", &RESTART_POLICIES, problems),
         backoff_ms: section.integer("restart_backoff_ms", 1..=MILLISECONDS_MAX, problems),
         backoff_max_ms: section.integer("restart_backoff_max_ms", 1..=MILLISECONDS_MAX, problems),
@@ -304,11 +317,11 @@ fn settings(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Map<S
 }
 
 /// The capacity and the place to point at, which is that of the table where the key is absent.
-fn ring_capacity(
+fn capacity(
+    key: &'static str,
     section: &mut Section<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> (Option<usize>, Range<usize>) {
-    let key = "ring_capacity";
     let Some((span, value)) = section.take(key) else {
         return (None, section.span().clone());
     };
@@ -344,27 +357,6 @@ fn ring_capacity(
         problems.add(&span, message, hint);
     }
     (legal, span)
-}
-
-/// A number of bytes, written as an integer or a size such as `"64KiB"`.
-pub(super) fn size(
-    section: &mut Section<'_, '_>,
-    key: &'static str,
-    problems: &mut Problems<'_>,
-) -> Option<u64> {
-    let (span, value) = section.take(key)?;
-    let bytes = match value {
-        DeValue::String(text) => parse_size(text),
-        other => integer(other).and_then(|number| usize::try_from(number).ok()),
-    };
-    if bytes.is_none() {
-        problems.add(
-            &span,
-            format!("{}: {key} is not a size", section.label()),
-            "write bytes or a size like \"64KiB\", \"512MiB\" or \"4GiB\"",
-        );
-    }
-    bytes.map(|bytes| bytes as u64)
 }
 
 /// Bytes of a size such as `4096`, `64KiB`, `1 MiB` or `1GiB`.

@@ -4,8 +4,6 @@ use shm_transport::segment::{Backing, MemoryOptions};
 
 use super::*;
 
-mod workers;
-
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
 
 /// A directory with a contracts file, an executable and a file that is not executable.
@@ -195,7 +193,7 @@ fn unknown_messages_are_compared_with_the_contracts() {
     ));
     assert_eq!(
         found[0],
-        "6: worker 'a': unknown message in subscribe: value='Qoute' | did you mean 'Quote'?"
+        "6: worker 'a': subscribe: unknown message: value='Qoute' | did you mean 'Quote'?"
     );
     assert!(
         found[1].contains("value='Weather' | messages of the contracts: Quote, Signal, "),

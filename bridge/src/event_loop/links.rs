@@ -35,6 +35,8 @@ pub struct ExitedWorker<'c> {
     pub incarnation: u64,
     /// How it ended; `None` where the system would not say.
     pub status: Option<ExitStatus>,
+    /// Whether its link had come up.
+    pub attached: bool,
     /// Time until a successor starts; `None` if there will be none, which [`Links::worker_ended`] says too.
     pub restart_after: Option<Duration>,
 }

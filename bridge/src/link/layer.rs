@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mycelium_contracts::Contracts;
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
 use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
@@ -18,14 +19,15 @@ use tokio::task::JoinHandle;
 
 use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
+use super::quarantine::{LastExit, Suspicion, examine};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::{Notice, mismatch, watch};
-use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
+use crate::config::{self, Config, MemoryConfig, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
 use crate::listen::{Client, ClientStream, NotAllowed};
-use crate::router::{Rejection, RouterEvent};
+use crate::router::{DeliveryTerms, Rejection, RouterEvent, Subscription};
 use crate::routes::LinkId;
 use crate::worker::Outcome;
 
@@ -46,7 +48,9 @@ pub struct LinkLayer {
 struct WorkerLink {
     link: LinkId,
     memory: Arc<LinkMemory>,
-    subscribe: Vec<u16>,
+    terms: DeliveryTerms,
+    last_exit: Option<LastExit>,
+    suspicion: Arc<Mutex<Suspicion>>,
 }
 
 impl LinkLayer {
@@ -76,11 +80,7 @@ impl LinkLayer {
             let link = shared.next_link();
             // The configuration has unique names.
             let _ = shared.take_name(link, &worker.name, None);
-            let subscribe = worker
-                .subscribe
-                .iter()
-                .filter_map(|name| config.contracts.by_name(name));
-            let subscribe: Vec<u16> = subscribe.map(|message| message.topic_id).collect();
+            let terms = delivery_terms(worker, &config.contracts);
             let memory = Arc::new(create_memory(
                 &shared,
                 worker.transport,
@@ -91,12 +91,15 @@ impl LinkLayer {
             shared.plane.add(
                 link,
                 memory.bridge_side(Fencing::Fenced)?,
-                subscribe.clone(),
+                terms.clone(),
+                topics(&terms),
             )?;
             workers.push(WorkerLink {
                 link,
                 memory,
-                subscribe,
+                terms,
+                last_exit: None,
+                suspicion: Arc::default(),
             });
         }
         let registry = Registry {
@@ -129,14 +132,16 @@ impl LinkLayer {
         let WorkerLink {
             link,
             memory,
-            subscribe,
+            terms,
+            ..
         } = &self.workers[worker];
         self.shared
             .update(*link, |entry| entry.status.degraded = memory.degraded());
         self.shared.plane.replace(
             *link,
             memory.bridge_side(Fencing::Fenced)?,
-            subscribe.clone(),
+            terms.clone(),
+            topics(terms),
         )?;
         Ok(())
     }
@@ -200,10 +205,16 @@ impl Links for LinkLayer {
         };
         let shared = Arc::clone(&self.shared);
         let predecessor = self.sessions.remove(&worker);
+        let last_exit = self.workers[worker].last_exit.take();
+        let suspicion = Arc::clone(&self.workers[worker].suspicion);
+        let config = config.clone();
         let task = async move {
             if let Some(predecessor) = predecessor {
                 // It ends with its socket; a panic in it has been reported by the runtime.
                 let _ = predecessor.await;
+            }
+            if let Some(exit) = last_exit {
+                examine(&shared, link, &config, &suspicion, &exit).await;
             }
             let name = terms.name.clone();
             if let Err(error) = serve_worker(&shared, socket, terms, memory, notices).await {
@@ -223,6 +234,12 @@ impl Links for LinkLayer {
     }
 
     fn worker_exited(&mut self, exited: ExitedWorker<'_>) {
+        let status = exited.status;
+        self.workers[exited.worker].last_exit = Some(LastExit {
+            clean: status.is_some_and(|status| status.success()),
+            attached: exited.attached,
+            status: status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
+        });
         let WorkerLink { link, memory, .. } = &self.workers[exited.worker];
         self.shared.update(*link, |entry| {
             entry.status.pid = None;
@@ -249,7 +266,11 @@ impl Links for LinkLayer {
                 let _ = session.await;
             }
             // A data plane that has stopped has dropped the link as well.
-            let _ = shared.plane.drain(link).await;
+            if let Ok(counters) = shared.plane.drain(link).await
+                && counters.waiting > 0
+            {
+                tracing::warn!(%link, undelivered_frames = counters.waiting, "frames that waited in front of the ring are discarded");
+            }
             shared.lock().links.remove(&link);
         });
     }
@@ -323,6 +344,27 @@ pub(super) async fn refuse_before_hello(
     }
 }
 
+/// What a worker's configuration says about its frames.
+fn delivery_terms(worker: &WorkerConfig, contracts: &Contracts) -> DeliveryTerms {
+    let known = |wanted: &config::Subscription| {
+        Some(Subscription {
+            topic_id: contracts.by_name(&wanted.message)?.topic_id,
+            delivery: wanted.delivery,
+            group: wanted.group.clone(),
+        })
+    };
+    DeliveryTerms {
+        name: worker.name.clone(),
+        stage_capacity: worker.stage_capacity,
+        subscriptions: worker.subscribe.iter().filter_map(known).collect(),
+    }
+}
+
+/// What the bridge subscribes to for a link.
+fn topics(terms: &DeliveryTerms) -> Vec<u16> {
+    terms.subscriptions.iter().map(|it| it.topic_id).collect()
+}
+
 pub(super) fn create_memory(
     shared: &Shared,
     transport: TransportMode,
@@ -372,6 +414,25 @@ fn on_router_event(shared: &Shared, event: RouterEvent) {
             if let (Some((worker, incarnation)), Some(control)) = (worker, shared.control()) {
                 control.condemn_worker(worker, incarnation, message);
             }
+        }
+        RouterEvent::Gap {
+            link,
+            topic_id,
+            missed,
+            cause,
+        } => {
+            let policy = cause.name().unwrap_or("UNKNOWN");
+            shared.update(link, |entry| {
+                if entry.missed.total() == 0 {
+                    let name = &entry.status.name;
+                    tracing::warn!(%link, name, topic = topic_id, missed, policy, "link misses frames; further ones are only counted");
+                }
+                entry.missed.add(topic_id, missed, cause);
+                if let Some(notices) = &entry.notices {
+                    // A session that has ended needs no notice; its successor is told.
+                    let _ = notices.send(Notice::Missed);
+                }
+            });
         }
         RouterEvent::Rejected {
             link,

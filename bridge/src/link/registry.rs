@@ -1,6 +1,6 @@
 //! The links of a bridge as data: who has which name, what is known of each link, and the lock around it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +9,12 @@ use shm_transport::channel::{ContractDifference, Transport};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::contracts::Verdict;
+use super::missed::Missed;
 use super::session::Notice;
 use crate::config::BridgeConfig;
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::ControlHandle;
+use crate::router::DeliveryTerms;
 use crate::routes::LinkId;
 
 /// What is known of one link.
@@ -38,6 +40,9 @@ pub struct LinkStatus {
     pub socket_calls: u64,
     /// What differs between the contracts of the bridge and of the peer that attached last.
     pub contract_differences: Vec<ContractDifference>,
+    /// Frames that the link wants and did not get since it began, by topic: dropped by the policy of its subscription, or
+    /// moved aside because they kept killing their worker. Follows the counters of the data plane within 50 ms.
+    pub missed: BTreeMap<u16, u64>,
 }
 
 /// The links of a bridge, as other threads may look at them.
@@ -70,6 +75,16 @@ impl Registry {
             .collect();
         links.sort_by_key(|status| status.link);
         links
+    }
+
+    /// How an actor of this process gets its frames, unless it says so itself.
+    pub(crate) fn local_terms(&self, name: &str) -> DeliveryTerms {
+        self.shared.client_terms(name)
+    }
+
+    /// What a link misses.
+    pub(crate) fn missed(&self, link: LinkId) -> Arc<Missed> {
+        self.shared.missed(link)
     }
 
     /// Takes a name and a number for a link of this process.
@@ -137,6 +152,7 @@ pub(super) struct Entry {
     pub(super) socket_calls: Arc<AtomicU64>,
     /// What the contracts of the peer that attached last are worth here.
     pub(super) verdict: Arc<Verdict>,
+    pub(super) missed: Arc<Missed>,
 }
 
 impl Entry {
@@ -147,6 +163,7 @@ impl Entry {
             worker: None,
             socket_calls: Arc::default(),
             verdict: Arc::default(),
+            missed: Arc::default(),
         }
     }
 
@@ -154,6 +171,7 @@ impl Entry {
         LinkStatus {
             socket_calls: self.socket_calls.load(Ordering::Relaxed),
             contract_differences: self.verdict.differences().to_vec(),
+            missed: self.missed.by_topic(),
             ..self.status.clone()
         }
     }
@@ -193,6 +211,7 @@ impl Shared {
             last_error: None,
             socket_calls: 0,
             contract_differences: Vec::new(),
+            missed: BTreeMap::new(),
         };
         state.links.insert(link, Entry::new(status));
         Ok(())
@@ -208,6 +227,21 @@ impl Shared {
             .links
             .get(&link)
             .map_or_else(Arc::default, |entry| Arc::clone(&entry.socket_calls))
+    }
+
+    /// How links that no worker's configuration speaks of get their frames.
+    pub(super) fn client_terms(&self, name: &str) -> DeliveryTerms {
+        DeliveryTerms {
+            name: name.to_owned(),
+            stage_capacity: self.bridge.stage_capacity.unwrap_or(0),
+            subscriptions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn missed(&self, link: LinkId) -> Arc<Missed> {
+        let state = self.lock();
+        let entry = state.links.get(&link);
+        entry.map_or_else(Arc::default, |entry| Arc::clone(&entry.missed))
     }
 
     pub(super) fn verdict(&self, link: LinkId) -> Arc<Verdict> {

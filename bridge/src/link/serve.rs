@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mycelium_messages::control::{FallbackCode, RefusedCode};
 use shm_transport::channel::Transport;
-use shm_transport::channel::handshake::Agreed;
+use shm_transport::channel::handshake::{Agreed, takes_gaps};
 use shm_transport::error::HandshakeError;
 use shm_transport::pump::Pump;
 use shm_transport::ring::Fencing;
@@ -15,7 +15,6 @@ use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::contracts::Verdict;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
 use super::layer::{create_memory, refuse_before_hello, transport_request};
 use super::memory::{LinkMemory, LinkSetupError};
@@ -81,6 +80,7 @@ async fn serve_greeted(
     let (link, name, pid) = (terms.link, terms.name.clone(), greeted.hello.pid);
     let epoch = terms.epoch;
     let fencing = greeted.fencing;
+    let takes_gaps = takes_gaps(&greeted.hello);
     shared.plane.set_fencing(link, fencing).await?;
     if let Ok(segment) = memory.segment() {
         segment.set_epoch(terms.epoch);
@@ -95,7 +95,18 @@ async fn serve_greeted(
         };
         tokio::task::spawn_blocking(attach).await??
     };
-    let session = open_session(shared, link, stream, &agreed, &memory, verdict, notices).await?;
+    let wire = open_wire(shared, link, stream, &agreed, &memory).await?;
+    let surroundings = Surroundings {
+        link,
+        plane: shared.plane.clone(),
+        contracts: Arc::clone(&shared.contracts),
+        verdict,
+        notices,
+        socket_calls: shared.socket_calls(link),
+        missed: shared.missed(link),
+        takes_gaps,
+    };
+    let session = Session::new(surroundings, wire)?;
     // A predecessor may have died between a commit and the wakeup that it owed to the router.
     shared.plane.wake_all()?;
     report_attached(shared, link, &name, pid, &agreed, fencing);
@@ -105,32 +116,21 @@ async fn serve_greeted(
     Ok(())
 }
 
-async fn open_session(
+async fn open_wire(
     shared: &Arc<Shared>,
     link: LinkId,
     stream: FrameStream,
     agreed: &Agreed,
     memory: &LinkMemory,
-    verdict: Arc<Verdict>,
-    notices: mpsc::UnboundedReceiver<Notice>,
-) -> Result<Session, ServeError> {
-    let wire = if agreed.is_some() {
-        // Both ends of the rings are in this process now.
-        let fencing = local_fencing();
-        shared.plane.set_fencing(link, fencing).await?;
-        Wire::Pumped(Box::new(Pump::new(memory.peer_side(fencing)?, stream)))
-    } else {
-        Wire::Control(stream)
-    };
-    let surroundings = Surroundings {
-        link,
-        plane: shared.plane.clone(),
-        contracts: Arc::clone(&shared.contracts),
-        verdict,
-        notices,
-        socket_calls: shared.socket_calls(link),
-    };
-    Ok(Session::new(surroundings, wire)?)
+) -> Result<Wire, ServeError> {
+    if agreed.is_none() {
+        return Ok(Wire::Control(stream));
+    }
+    // Both ends of the rings are in this process now.
+    let fencing = local_fencing();
+    shared.plane.set_fencing(link, fencing).await?;
+    let ends = memory.peer_side(fencing)?;
+    Ok(Wire::Pumped(Box::new(Pump::new(ends, stream))))
 }
 
 /// The fencing between two threads of this process.
@@ -321,9 +321,13 @@ async fn serve_named_client(
         &shared.bridge.memory,
     )?);
     shared.update(link, |entry| entry.status.degraded = memory.degraded());
-    shared
-        .plane
-        .add(link, memory.bridge_side(Fencing::Fenced)?, Vec::new())?;
+    let wanted = shared.client_terms(&name);
+    shared.plane.add(
+        link,
+        memory.bridge_side(Fencing::Fenced)?,
+        wanted,
+        Vec::new(),
+    )?;
     let terms = LinkTerms {
         link,
         name,

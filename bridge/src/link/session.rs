@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::contracts::Verdict;
 use super::handshake::hex;
+use super::missed::Missed;
 use super::wire::{Wire, WireError};
 use crate::data_plane::{DataPlaneHandle, Stopped};
 use crate::routes::LinkId;
@@ -46,6 +47,8 @@ pub(crate) enum Notice {
         code: TopicReplyCode,
         reason: String,
     },
+    /// Frames did not reach the peer.
+    Missed,
     /// The peer broke a rule; the session ends with this.
     Condemned {
         code: LinkErrorCode,
@@ -82,6 +85,9 @@ pub(crate) struct Surroundings {
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     /// Counts the sends and receives of the pump, across the sessions of a link.
     pub(crate) socket_calls: Arc<AtomicU64>,
+    pub(crate) missed: Arc<Missed>,
+    /// Whether the peer knows the control frame Gap.
+    pub(crate) takes_gaps: bool,
 }
 
 pub(crate) struct Session {
@@ -101,6 +107,10 @@ pub(crate) struct Session {
     /// The word of the bridge's end, and how much of the ring goes ahead of it: on a socket a peer takes what comes
     /// behind that word for nothing.
     shutdown: Option<(u64, Shutdown)>,
+    missed: Arc<Missed>,
+    takes_gaps: bool,
+    /// The peer is to be told what it misses, once the socket has taken everything before.
+    owes_gaps: bool,
     /// The socket takes nothing more; what the peer sent before is still to be read.
     peer_gone: bool,
 }
@@ -114,6 +124,8 @@ impl Session {
             verdict,
             notices,
             socket_calls,
+            missed,
+            takes_gaps,
         } = surroundings;
         let pump_doorbell = wire
             .pump()
@@ -132,6 +144,9 @@ impl Session {
             pump_doorbell,
             blocked: None,
             shutdown: None,
+            missed,
+            takes_gaps,
+            owes_gaps: takes_gaps,
             peer_gone: false,
         })
     }
@@ -200,6 +215,14 @@ impl Session {
             pump.is_none_or(|pump| pump.has_sent(*position))
         }) {
             self.wire.get_mut().queue_message(&shutdown);
+            sent = self.wire.get_mut().send()?;
+        }
+        // A peer that does not read is told once it does: what is queued for it must not grow with what it misses.
+        if self.owes_gaps && self.wire.get_ref().unsent() == 0 {
+            self.owes_gaps = false;
+            for gap in self.missed.take_untold() {
+                self.wire.get_mut().queue_message(&gap);
+            }
             sent = self.wire.get_mut().send()?;
         }
         if sent == Sent::HangUp {
@@ -434,6 +457,7 @@ impl Session {
                 code,
                 reason,
             } => self.reply_dropped(topic_id, code, &reason),
+            Notice::Missed => self.owes_gaps = self.takes_gaps,
             Notice::Condemned { code, message } => return Err(Failure::Violation(code, message)),
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! What the router tells the control plane, and what it counts.
 
+use mycelium_messages::control::Cause;
 use shm_transport::error::Corrupt;
 use shm_transport::frame::Encoding;
 
@@ -23,6 +24,17 @@ pub enum RouterEvent {
         topic_id: u16,
         /// Why.
         why: Rejection,
+    },
+    /// Frames that a link wants did not reach it. Told at intervals, and always once it has ceased.
+    Gap {
+        /// The link.
+        link: LinkId,
+        /// Topic of the frames.
+        topic_id: u16,
+        /// How many since the last time.
+        missed: u64,
+        /// What became of the last of them.
+        cause: Cause,
     },
 }
 
@@ -78,6 +90,11 @@ pub struct LinkCounters {
     /// Published frames that were dropped because of their topic, layout, encoding or size, or because a subscriber's
     /// link is broken.
     pub dropped: u64,
+    /// Frames that the link wants and did not get: dropped by the policy of its subscription, or moved aside because they kept
+    /// killing their worker.
+    pub missed: u64,
+    /// Frames that wait for the link in front of its ring at this moment.
+    pub waiting: u64,
     /// Times that the link was found full and its publisher had to wait.
     pub stalls: u64,
     /// Doorbell notifications sent to the link.

@@ -14,6 +14,8 @@ use shm_transport::segment::{Segment, SegmentOptions};
 
 use super::*;
 
+mod delivery;
+
 const QUOTE: u16 = 1001;
 const SIGNAL: u16 = 1002;
 
@@ -67,12 +69,16 @@ fn router() -> Router {
         message: message.into(),
         payload_len: 8..=8,
         encoding: Encoding::Contract,
+        delivery: Delivery::Block,
+        key: Vec::new(),
     };
     let open = Topic {
         topic_id: 1003,
         message: "Open".into(),
         payload_len: 0..=5000,
         encoding: Encoding::Contract,
+        delivery: Delivery::Block,
+        key: Vec::new(),
     };
     Router::new(vec![topic(QUOTE, "Quote"), topic(SIGNAL, "Signal"), open])
 }
@@ -84,7 +90,7 @@ fn link(router: &mut Router, id: u32, capacity: usize, topics: &[u16]) -> Peer {
     let doorbell = || Doorbell::new().expect("eventfd");
     let (read, write) = (ours.ring(RING_TO_BRIDGE), ours.ring(RING_TO_PEER));
     let ends = LinkEnds::attach(read, write, doorbell(), doorbell(), Fencing::Fenced);
-    let slot = router.add(LinkId(id), ends.expect("attach"));
+    let slot = router.add(LinkId(id), ends.expect("attach"), DeliveryTerms::default());
     for &topic_id in topics {
         assert!(router.subscribe(slot, topic_id));
     }
@@ -209,7 +215,9 @@ fn unknown_topics_and_wrong_sizes_are_dropped_counted_and_told_once() {
                 topic_id,
                 why,
             } => (link.0, topic_id, why),
-            RouterEvent::Violation { .. } => panic!("no violation happened: {event:?}"),
+            RouterEvent::Violation { .. } | RouterEvent::Gap { .. } => {
+                panic!("no violation happened: {event:?}")
+            }
         })
         .collect();
     let wrong_size = Rejection::WrongSize {

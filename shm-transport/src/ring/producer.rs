@@ -259,6 +259,50 @@ impl Producer {
         unsafe { self.push_from(frame.header(), frame.payload()) }
     }
 
+    /// Takes back what was committed and not released: shows every frame of it to `keep`, oldest first, and leaves the ring
+    /// empty. Only while nobody reads the ring: its consumer, or the process that has it, is gone, and a successor has not
+    /// begun. Returns the number of frames. Costs one look at each of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if a consumer left an impossible head or wrote over the records. Frames that were shown by then are still
+    /// in the ring.
+    pub fn recall(&mut self, mut keep: impl FnMut(&Frame<'_>)) -> Result<usize, Corrupt> {
+        self.refresh_head()?;
+        let (mut position, mut frames) = (self.cached_head, 0);
+        while position < self.position {
+            let index = self.index(position);
+            let word = self.memory.word(index).load(Ordering::Acquire);
+            match record::check(word, index, self.capacity(), position)? {
+                Record::Padding { len } => position += len as u64,
+                Record::Frame(header) => {
+                    let payload = self.memory.payload(index, header.payload_len as usize);
+                    // SAFETY: `record::check` found that the record ends inside the data area, so `payload_len` bytes are
+                    // readable for as long as the memory lives, and `self.memory` outlives the frame.
+                    keep(&unsafe { Frame::from_payload(header, payload) });
+                    position += header.record_len() as u64;
+                    frames += 1;
+                }
+                Record::Empty => {
+                    return Err(Corrupt {
+                        field: "header word",
+                        value: 0,
+                        legal: (1, u64::MAX),
+                        position,
+                        word,
+                    });
+                }
+            }
+        }
+        self.position = self.cached_head;
+        // SYNC: commit (release, here) ↔ read (acquire, Consumer::look of a successor): it finds the ring empty.
+        self.memory
+            .word(self.index(self.position))
+            .store(0, Ordering::Release);
+        self.memory.tail().store(self.position, Ordering::Relaxed);
+        Ok(frames)
+    }
+
     /// Whether a frame with this payload would fit now. A yes stays true until this end commits something; a no may
     /// have turned into a yes an instant later.
     ///

@@ -201,6 +201,22 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Appends `len` bytes of the payload from `offset` on to `buffer`, as far as the payload has them.
+    #[inline]
+    pub fn append_part_to(&self, offset: usize, len: usize, buffer: &mut Vec<u8>) {
+        let offset = offset.min(self.payload_len());
+        let len = len.min(self.payload_len() - offset);
+        buffer.reserve(len);
+        // SAFETY: source: `offset + len` is at most the payload's length, whose bytes are readable by the contract of
+        // `from_raw`. Destination: `reserve` made room for `len` bytes behind the initialised ones. They do not overlap,
+        // as `buffer` is exclusively borrowed. Bytes that a peer changes meanwhile are still bytes.
+        unsafe {
+            let part = Payload::at(self.payload.as_ptr().add(offset));
+            part.read_to(buffer.as_mut_ptr().add(buffer.len()), len);
+            buffer.set_len(buffer.len() + len);
+        }
+    }
+
     /// A copy of the payload.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
