@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -96,6 +96,15 @@ bench-dynamic: $(VENV)/.dev ## What JSON, MessagePack and raw messages cost besi
 docs: $(VENV)/.docs ## The documentation as a site, in target/site
 	$(BIN)/sphinx-build -q -W --keep-going docs target/site
 
+# The SDK with NumPy and the rivals that it is measured with, apart from the tests.
+$(VENV)-bench/.ready: benches/python/requirements.txt python-sdk/pyproject.toml
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --requirement benches/python/requirements.txt --editable python-sdk
+	@touch $@
+
+bench-python: $(VENV)-bench/.ready ## Measure the Python SDK beside its rivals; BENCH_FLAGS go to the program
+	$(CARGO) run --release --package mycelium-benches --bin bench-python -- $(BENCH_FLAGS)
+
 clean: ## Remove everything that was built
 	$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-bench

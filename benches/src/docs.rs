@@ -18,6 +18,9 @@ const LATENCIES: &[(&str, &str, &str)] = &[
     ("ring, parked", "ring", "park"),
     ("UNIX socket", "unix", "park"),
     ("fallback", "fallback", "park"),
+    ("fallback over TCP", "fallback-tcp", "park"),
+    ("`Channel` over UNIX", "channel-socket", "park"),
+    ("`Channel` over TCP", "channel-tcp", "park"),
     ("ipc-channel", "ipc-channel", "park"),
 ];
 
@@ -31,7 +34,9 @@ const RATES: &[(&str, &str, &str)] = &[
     ("rtrb", "rtrb", "spin"),
     ("iceoryx2", "iceoryx2", "spin"),
     ("fallback", "fallback", "park"),
-    ("`Channel` over the socket", "channel-socket", "park"),
+    ("fallback over TCP", "fallback-tcp", "park"),
+    ("`Channel` over UNIX", "channel-socket", "park"),
+    ("`Channel` over TCP", "channel-tcp", "park"),
     ("UNIX socket", "unix", "park"),
     ("ipc-channel", "ipc-channel", "park"),
 ];

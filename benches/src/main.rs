@@ -38,7 +38,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Run one case once and print its sample as JSON: cacheline, cacheline-one, memcpy, memcpy-hot, ring, channel,
-    /// fallback or channel-socket
+    /// channel-socket, channel-tcp, fallback or fallback-tcp
     Case(CaseArgs),
     /// The other side of a case; started by the side that measures
     #[command(hide = true)]

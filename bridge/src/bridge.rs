@@ -126,6 +126,7 @@ impl Bridge {
         let options = ControlOptions {
             handle_signals: false,
             end_with_workers: false,
+            guard_descendants: false,
         };
         let control = Some(ControlThread::spawn(config, links, options)?);
         let ring_capacity = config.bridge.ring_capacity;
@@ -270,6 +271,7 @@ pub fn run(config: &Config) -> Result<Summary, BridgeError> {
     let options = ControlOptions {
         handle_signals: true,
         end_with_workers: true,
+        guard_descendants: true,
     };
     runtime.block_on(async {
         let control = ControlPlane::new(config, links, options)?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mycelium_bridge::config::{Config, ConfigError};
 use mycelium_bridge::logging::LogFormat;
+use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
 mod run;
@@ -39,6 +40,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
+    #[command(name = GUARD_COMMAND, hide = true)]
+    Guard {
+        /// What the processes to end carry.
+        mark: String,
+    },
     /// Replay real quotes to two Python workers over shared memory and over the socket, kill one, and verify everything.
     Demo(demo::DemoArguments),
 }
@@ -60,8 +67,19 @@ pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config } => check(&config),
+        Command::Guard { mark } => guard(&mark),
         Command::Demo(arguments) => demo::run(&arguments),
     }
+}
+
+fn guard(mark: &str) -> ExitCode {
+    let killed = stand_guard(mark);
+    if killed > 0 {
+        print_error(format_args!(
+            "mycelium-bridge guard: the bridge is gone; descendants of its workers were ended: count={killed}"
+        ));
+    }
+    ExitCode::SUCCESS
 }
 
 fn check(path: &Path) -> ExitCode {

@@ -18,10 +18,14 @@ mod check;
 mod delivery;
 mod endpoint;
 mod problem;
+mod process;
 mod read;
 mod section;
+mod watch;
 
 pub use problem::{ConfigError, Problem};
+pub use process::{Limit, ProcessConfig};
+pub use watch::{Readiness, WatchConfig};
 
 use problem::Problems;
 
@@ -120,7 +124,7 @@ pub struct WorkerConfig {
     pub args: Vec<String>,
     /// Absolute directory to start in.
     pub working_dir: PathBuf,
-    /// Variables added to the bridge's own environment.
+    /// Variables added to the bridge's own environment, or all that the worker gets; see [`ProcessConfig::clear_env`].
     pub env: BTreeMap<String, String>,
     /// What the bridge subscribes to for the worker.
     pub subscribe: Vec<Subscription>,
@@ -136,6 +140,10 @@ pub struct WorkerConfig {
     pub memory: MemoryConfig,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
+    /// What its process gets before its program begins.
+    pub process: ProcessConfig,
+    /// When it starts, counts as up, and counts as hung.
+    pub watch: WatchConfig,
     /// What happens when the worker ends.
     pub restart: RestartConfig,
     /// The worker's own settings, handed over as a JSON object.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::config::{Config, WorkerConfig};
 use crate::listen::{ListenError, Listening, Peer};
 use crate::shutdown::{Remaining, Shutdown, Step, Summary};
+use crate::supervisor::guard::Guard;
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::{Action, Input, Outcome, State, Worker};
 
@@ -42,6 +43,9 @@ pub struct ControlOptions {
     /// Stop when every worker has ended for good and there is no endpoint: nothing can happen any more. A host
     /// with in-process actors goes on.
     pub end_with_workers: bool,
+    /// Start a second process that ends the descendants of workers if this one is killed. Only for the program
+    /// `mycelium-bridge`, whose own file it runs; in a host that embeds the bridge the kernel ends the workers alone.
+    pub guard_descendants: bool,
 }
 
 /// Why the control plane cannot begin.
@@ -89,6 +93,7 @@ pub struct ControlPlane<L> {
     /// Unbounded, and yet bounded: at most one exit and a few reports per process or connection are on their way.
     events: mpsc::UnboundedReceiver<Event>,
     handle: ControlHandle,
+    guard: Option<Guard>,
 }
 
 impl<L: Links> ControlPlane<L> {
@@ -132,6 +137,7 @@ impl<L: Links> ControlPlane<L> {
             signals,
             events,
             handle: ControlHandle { events: sender },
+            guard: None,
         })
     }
 
@@ -292,8 +298,21 @@ impl<L: Links> ControlPlane<L> {
         }
     }
 
+    fn guard_descendants(&mut self) {
+        if self.guard.is_some() || !self.options.guard_descendants {
+            return;
+        }
+        match Guard::start() {
+            Ok(guard) => self.guard = Some(guard),
+            Err(error) => {
+                tracing::warn!(%error, "no guard: if the bridge is killed, what workers have started goes on");
+            }
+        }
+    }
+
     /// Starts the process of a worker whose state machine says so.
     fn start(&mut self, index: usize) {
+        self.guard_descendants();
         let supervised = &mut self.workers[index];
         let now = Instant::now();
         match spawn_worker(&supervised.config) {

@@ -2,11 +2,11 @@
 //!
 //! A worker must not outlive the bridge, even one killed with SIGKILL: it asks the kernel for SIGKILL on the death of
 //! its parent (`PR_SET_PDEATHSIG`). The kernel means the *thread* that started it, so workers may only be started from a
-//! thread that lives as long as the bridge; that is the control thread of [`crate::event_loop`]. Processes that the
-//! worker starts share its process group, which is ended with it.
+//! thread that lives as long as the bridge; that is the control thread of [`crate::event_loop`]. What the worker starts
+//! is ended with it: its process group, and whatever carries its mark ([`tree`]).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -14,13 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::libc;
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
@@ -28,6 +24,16 @@ use tokio::task::JoinHandle;
 
 use crate::config::WorkerConfig;
 use crate::output;
+
+mod child;
+pub(crate) mod guard;
+mod tree;
+
+pub use guard::{GUARD_COMMAND, stand_guard};
+pub use tree::ENV_TREE;
+
+use child::{Preparation, failed_key};
+use tree::{kill_marked, next_mark, open_process};
 
 /// Variable that holds the number of the worker's end of its connection to the bridge.
 pub const ENV_FD: &str = "MYCELIUM_FD";
@@ -37,6 +43,16 @@ pub const ENV_WORKER: &str = "MYCELIUM_WORKER";
 
 /// Python buffers what it prints into a pipe, and a killed worker takes the buffer with it. Set unless already set.
 const ENV_UNBUFFERED: &str = "PYTHONUNBUFFERED";
+
+/// What the bridge itself was told by whoever started it, and what concerns nobody else.
+const ENV_BRIDGE_ONLY: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 
 /// How long the end of a worker's output is waited for after its process group is gone. Only a descendant that has left
 /// the group can hold the pipe open that long.
@@ -67,6 +83,21 @@ pub enum SpawnError {
         program: PathBuf,
         /// The directory it was to start in.
         working_dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process could not be given what its configuration asks for.
+    #[error(
+        "cannot start worker: worker={worker}, key={key}, value={value}: {source}; this user may not set it, or not so: \
+         change it, or give the bridge the right to"
+    )]
+    Setting {
+        /// Name of the worker.
+        worker: String,
+        /// The key of its configuration.
+        key: String,
+        /// What it asks for.
+        value: String,
         /// What the system said.
         source: io::Error,
     },
@@ -107,11 +138,13 @@ impl ProcessGroup {
 pub struct WorkerProcess {
     child: Child,
     group: ProcessGroup,
+    /// What everything that it starts carries.
+    mark: String,
     output: Vec<JoinHandle<()>>,
 }
 
 impl WorkerProcess {
-    /// Waits until the process has ended, ends what is left of its group, forwards the rest of its output, reaps it.
+    /// Waits until the process has ended, ends what it has started, forwards the rest of its output, reaps it.
     ///
     /// The group is killed before the process is reaped, while its number cannot have been given to anybody else.
     ///
@@ -122,6 +155,7 @@ impl WorkerProcess {
             Ok(notice) => {
                 notice.readable().await?.retain_ready();
                 self.group.signal(Signal::SIGKILL);
+                self.end_descendants().await;
                 self.drain_output().await;
                 self.child.wait().await
             }
@@ -130,12 +164,24 @@ impl WorkerProcess {
             Err(_) => {
                 let status = self.child.wait().await;
                 self.group.signal(Signal::SIGKILL);
+                self.end_descendants().await;
                 self.drain_output().await;
                 status
             }
         };
         self.group.reaped.store(true, Ordering::Relaxed);
         status
+    }
+
+    /// Ends what has left the group. Looking at every process takes too long for the control thread.
+    async fn end_descendants(&mut self) {
+        let mark = std::mem::take(&mut self.mark);
+        // A panic in it has been reported; without a runtime there is no bridge any more.
+        let killed = tokio::task::spawn_blocking(move || kill_marked(&mark)).await;
+        if let Ok(killed @ 1..) = killed {
+            let pid = self.group.id.as_raw();
+            tracing::info!(pid, killed, "descendants of a worker are ended with it");
+        }
     }
 
     async fn drain_output(&mut self) {
@@ -156,12 +202,7 @@ impl WorkerProcess {
 
     /// A descriptor that becomes readable when the process ends, which does not reap it.
     fn exit_notice(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        let pid: libc::c_long = self.group.id.as_raw().into();
-        // SAFETY: pidfd_open takes a process id and flags by value and touches no memory of ours.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0 as libc::c_long) };
-        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| io::Error::from(Errno::EBADF))?;
-        // SAFETY: the call above has just returned this descriptor to us, and nobody else knows its number.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = open_process(self.group.id.as_raw())?;
         // SAFETY: `OwnedFd` keeps this one open descriptor until it is dropped, which only the `AsyncFd` that owns it does.
         Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
     }
@@ -170,8 +211,9 @@ impl WorkerProcess {
 /// Starts a worker with a connection to the bridge. Needs a tokio runtime; see the module for which thread may call it.
 ///
 /// The process gets its own process group, standard input from `/dev/null`, standard output and error into the log (with
-/// its name), the bridge's environment with the configured additions, [`ENV_FD`] and [`ENV_WORKER`]. It inherits no
-/// other descriptor of the bridge. Cost: fork and exec, some milliseconds.
+/// its name), the bridge's environment with the configured additions (or those alone), [`ENV_FD`], [`ENV_WORKER`] and
+/// [`ENV_TREE`], and what [`WorkerConfig::process`] asks for. It inherits no other descriptor of the bridge. Cost: fork
+/// and exec, some milliseconds.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left then.
@@ -186,26 +228,48 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
         worker: config.name.clone(),
         source: errno.into(),
     })?;
+    let mark = next_mark();
     let mut command = Command::new(&config.program);
     command.args(&config.args).current_dir(&config.working_dir);
-    if std::env::var_os(ENV_UNBUFFERED).is_none() {
+    if config.process.clear_env {
+        command.env_clear();
+    } else {
+        for name in ENV_BRIDGE_ONLY {
+            command.env_remove(name);
+        }
+    }
+    if config.process.clear_env || std::env::var_os(ENV_UNBUFFERED).is_none() {
         command.env(ENV_UNBUFFERED, "1");
     }
     command
         .envs(&config.env)
         .env(ENV_FD, theirs.as_raw_fd().to_string())
         .env(ENV_WORKER, &config.name)
+        .env(ENV_TREE, &mark)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    prepare_child(&mut command, theirs);
-    let failed = |source| SpawnError::Process {
-        worker: config.name.clone(),
-        program: config.program.clone(),
-        working_dir: config.working_dir.clone(),
-        source,
+    let preparation = Preparation::new(&config.process, theirs);
+    // SAFETY: `Preparation::apply` makes plain system calls on integers and a processor set that it owns, takes no lock
+    // and allocates nothing, as is required between fork and exec.
+    unsafe {
+        command.pre_exec(move || preparation.apply());
+    }
+    let failed = |source| match failed_key(&source, &config.process) {
+        Some(failed) => SpawnError::Setting {
+            worker: config.name.clone(),
+            key: failed.key,
+            value: failed.value,
+            source: failed.errno.into(),
+        },
+        None => SpawnError::Process {
+            worker: config.name.clone(),
+            program: config.program.clone(),
+            working_dir: config.working_dir.clone(),
+            source,
+        },
     };
     let mut child = command.spawn().map_err(failed)?;
     // The command owns the worker's end; were it kept open here, the worker's death would go unnoticed.
@@ -233,6 +297,7 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
     let process = WorkerProcess {
         child,
         group: group.clone(),
+        mark,
         output,
     };
     Ok(SpawnedWorker {
@@ -241,37 +306,4 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
         group,
         process,
     })
-}
-
-/// Lets the child inherit `theirs` and die with the calling thread. The command keeps the descriptor open until dropped.
-fn prepare_child(command: &mut Command, theirs: OwnedFd) {
-    let parent = getpid();
-    let in_child = move || {
-        // What the bridge itself was started with may lack close-on-exec; no worker is to hold on to it. Kernels before
-        // 5.11 cannot do this in one call: there the descriptors of the bridge's own parent stay open.
-        //
-        // SAFETY: close_range with CLOSE_RANGE_CLOEXEC takes three integers, touches no memory and closes nothing; it
-        // marks descriptors of this child, which owns its table since the fork.
-        unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                3,
-                libc::c_uint::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            );
-        }
-        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        set_pdeathsig(Signal::SIGKILL)?;
-        // The parent may have died before the line above; then nobody will send the signal any more.
-        if getppid() != parent {
-            return Err(Errno::ESRCH.into());
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe things may happen, because another thread may have held any
-    // lock at the fork. The closure makes the plain system calls close_range, fcntl, prctl and getppid; it takes no lock, allocates
-    // nothing (an `io::Error` made from an errno is a number), and reads only the two integers it owns.
-    unsafe {
-        command.pre_exec(in_child);
-    }
 }

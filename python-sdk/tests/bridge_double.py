@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mycelium
@@ -121,6 +122,7 @@ class BridgeDouble:
         self._lock = threading.Lock()
         self._stop_r, self._stop_w = os.pipe()
         self._inbox = bytearray()
+        self._later = ThreadPoolExecutor(max_workers=1)
         self._reading = threading.Event()
         self._reading.set()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -137,6 +139,10 @@ class BridgeDouble:
     def send(self, message: Any, timeout: float = PATIENCE_S) -> None:
         """Sends an application message to the peer."""
         self.send_frame(message.HEADER_WORD, message.to_bytes(), timeout)
+
+    def send_later(self, message: Any) -> None:
+        """Sends an application message from another thread, as soon as the peer is attached."""
+        self._later.submit(self.send, message)
 
     def send_frame(self, header: int, payload: bytes, timeout: float = PATIENCE_S) -> None:
         """Sends any frame as data."""
@@ -233,6 +239,7 @@ class BridgeDouble:
     def close(self) -> None:
         """Ends the bridge and gives everything back."""
         if self._stop_w >= 0:
+            self._later.shutdown()
             self.hang_up()
             for fd in (self._stop_r, self._stop_w, self.segment_fd):
                 os.close(fd)

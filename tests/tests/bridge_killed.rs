@@ -258,3 +258,32 @@ fn a_second_bridge_on_the_same_socket_is_refused_and_the_first_goes_on() {
     both_workers_answer(&mut client, 1);
     drop(first);
 }
+
+#[test]
+fn what_workers_have_started_ends_with_a_killed_bridge_too() {
+    let script = r#"
+import os, pathlib, subprocess, mycelium
+place = pathlib.Path(__file__).parent
+with mycelium.connect() as channel:
+    for name, session in (("child", False), ("daemon", True)):
+        process = subprocess.Popen(["sleep", "1000"], start_new_session=session)
+        (place / f"{name}.pid").write_text(f"{process.pid}\n")
+    for _ in channel:
+        pass
+"#;
+    let place = Place::new().worker("parent", script, "");
+    let mut bridge = BridgeProcess::start(&place, None);
+    let pids = ["child.pid", "daemon.pid"]
+        .map(|file| -> u32 { place.first_line(file).parse().expect("a process id") });
+    assert!(!pids.into_iter().any(has_ended));
+    bridge.signal(Sig::SIGKILL);
+    let _ = bridge.wait();
+    for pid in pids {
+        wait_until("the end of a descendant", || has_ended(pid));
+    }
+    wait_until("the word of the guard", || {
+        bridge
+            .log()
+            .contains("descendants of its workers were ended: count=")
+    });
+}

@@ -1,17 +1,16 @@
-//! [`Channel`] on the measuring side, over shared memory and over the socket; the bridge's side answers.
+//! [`Channel`] on the measuring side, over shared memory and over sockets; the bridge's side answers.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 
 use mycelium_bench_harness::{CaseArgs, Failure, Link, PeerProcess, Sample, Waiting};
 use shm_transport::channel::{Channel, ConnectOptions, Transport, TransportRequest};
 use shm_transport::ring::Frame;
 use shm_transport::wakeup::WaitStrategy;
 
-use super::TOPIC;
 use super::bridge::{Accepted, accept};
 use super::fallback::Frames;
 use super::ring::{Bytes, Side};
+use super::{Family, TOPIC, stream};
 
 struct Peer {
     channel: Channel,
@@ -42,23 +41,23 @@ impl Link for Peer {
     }
 }
 
-pub(super) fn near(args: &CaseArgs, over_shm: bool) -> Result<Sample, Failure> {
-    let (ours, theirs) = UnixStream::pair().map_err(Failure::carrier("socketpair"))?;
+pub(super) fn near(
+    args: &CaseArgs,
+    request: TransportRequest,
+    family: Family,
+) -> Result<Sample, Failure> {
+    let [ours, theirs] = family.pair()?;
     let peer = PeerProcess::start(args, &[theirs.as_fd()], "")?;
     drop(theirs);
-    let (request, transport) = if over_shm {
-        (TransportRequest::Shm, Transport::Shm)
-    } else {
-        (TransportRequest::Socket, Transport::Socket)
-    };
     let mut options = ConnectOptions::default().over(request);
     options.wait = Some(match args.waiting {
         Waiting::Spin => WaitStrategy::BusySpin,
         Waiting::Hybrid => WaitStrategy::default(),
         Waiting::Park => WaitStrategy::Park,
     });
-    let channel = Channel::from_stream(ours, &options).map_err(Failure::carrier("connect"))?;
-    if channel.transport() != transport {
+    let channel =
+        Channel::from_stream(stream(ours)?, &options).map_err(Failure::carrier("connect"))?;
+    if (channel.transport() == Transport::Shm) != (request == TransportRequest::Shm) {
         let name = channel.transport().name();
         return Err(Failure::Peer(format!("another transport: {name}")));
     }
@@ -73,8 +72,8 @@ pub(super) fn near(args: &CaseArgs, over_shm: bool) -> Result<Sample, Failure> {
 }
 
 pub(super) fn far(args: &CaseArgs) -> Result<(), Failure> {
-    let [stream] = args.inherited_fds()?;
-    match accept(stream.into(), args.payload)? {
+    let [theirs] = args.inherited_fds()?;
+    match accept(stream(theirs)?, args.payload)? {
         Accepted::Rings(ends, _control) => {
             args.run_far(&mut Bytes::new(Side::new(*ends, args), args.payload))
         }

@@ -1,16 +1,15 @@
-//! Frames over a UNIX socket, as the fallback sends them: as many as there are in one write.
+//! Frames over a socket, as the fallback sends them: as many as there are in one write.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use mycelium_bench_harness::{CaseArgs, Failure, Link, PeerProcess, Sample};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_transport::ring::Frame;
-use shm_transport::socket::{FillOutcome, FrameStream};
+use shm_transport::socket::{FillOutcome, FrameStream, Stream};
 
-use super::TOPIC;
+use super::{Family, TOPIC, stream};
 
 /// Bytes that come together before they are sent, unless an answer is waited for.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -86,22 +85,22 @@ impl Link for Frames {
     }
 }
 
-fn frames(stream: UnixStream, payload_len: usize) -> Result<Frames, Failure> {
+fn frames(stream: Stream, payload_len: usize) -> Result<Frames, Failure> {
     let mut stream = FrameStream::new(stream).map_err(Failure::carrier("stream"))?;
     stream.expect_data(payload_len);
     Ok(Frames::new(stream))
 }
 
-pub(super) fn near(args: &CaseArgs) -> Result<Sample, Failure> {
-    let (ours, theirs) = UnixStream::pair().map_err(Failure::carrier("socketpair"))?;
+pub(super) fn near(args: &CaseArgs, family: Family) -> Result<Sample, Failure> {
+    let [ours, theirs] = family.pair()?;
     let peer = PeerProcess::start(args, &[theirs.as_fd()], "")?;
     drop(theirs);
-    let sample = args.run_near(&mut frames(ours, args.payload)?)?;
+    let sample = args.run_near(&mut frames(stream(ours)?, args.payload)?)?;
     peer.finish()?;
     Ok(sample)
 }
 
 pub(super) fn far(args: &CaseArgs) -> Result<(), Failure> {
-    let [stream] = args.inherited_fds()?;
-    args.run_far(&mut frames(stream.into(), args.payload)?)
+    let [theirs] = args.inherited_fds()?;
+    args.run_far(&mut frames(stream(theirs)?, args.payload)?)
 }

@@ -22,7 +22,8 @@ use super::{
     BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, Subscription,
     TransportMode, WorkerConfig,
 };
-use crate::supervisor::{ENV_FD, ENV_WORKER};
+use super::{process, watch};
+use crate::supervisor::{ENV_FD, ENV_TREE, ENV_WORKER};
 
 /// Capacity of a ring where the file names none, in bytes.
 const RING_CAPACITY_DEFAULT: usize = 1 << 20;
@@ -35,6 +36,9 @@ const QUARANTINE_AFTER_DEFAULT: u32 = 3;
 
 /// Time that workers get to end by themselves where the file names none.
 const SHUTDOWN_TIMEOUT_DEFAULT: Duration = Duration::from_millis(2000);
+
+/// Variables that the bridge sets itself.
+const OWN_VARIABLES: [&str; 3] = [ENV_FD, ENV_WORKER, ENV_TREE];
 
 /// Filter directives of the log where the file names none.
 const LOG_DEFAULT: &str = "info";
@@ -63,6 +67,12 @@ pub(super) fn file(
     let mut bridge = bridge(written.bridge, directory, problems);
     bridge.on_mismatch = written.on_mismatch.unwrap_or_default();
     names_are_unique(&written.workers, problems);
+    let order: Vec<_> = written
+        .workers
+        .iter()
+        .map(|worker| (worker.name.as_ref().map(|at| &*at.value), &worker.watch))
+        .collect();
+    watch::check_order(&order, problems);
     let delivery = contracts
         .as_ref()
         .map(|contracts| delivery::check_policies(written.delivery, contracts, problems));
@@ -296,10 +306,17 @@ fn worker(
     directory: &Path,
     problems: &mut Problems<'_>,
 ) -> Option<WorkerConfig> {
-    let env = written.env.map_or_else(BTreeMap::new, |env| {
+    let mut env = written.env.map_or_else(BTreeMap::new, |env| {
         check_env(&written.label, &env, problems);
         env.value
     });
+    let process = process::check(
+        &written.label,
+        written.process,
+        &mut env,
+        directory,
+        problems,
+    );
     let (span, working_dir) = match written.working_dir {
         Some(at) => (at.span, join(directory, &at.value)),
         None => (written.span.clone(), directory.to_owned()),
@@ -393,6 +410,8 @@ fn worker(
         )
         .0,
         spin_us: written.spin_us.or(bridge.spin_us),
+        process,
+        watch: written.watch.into_config(),
         restart,
         settings: written.settings,
     })
@@ -421,13 +440,13 @@ fn stage_capacity(
 
 fn check_env(label: &str, env: &At<BTreeMap<String, String>>, problems: &mut Problems<'_>) {
     for (name, value) in &env.value {
-        if [ENV_FD, ENV_WORKER].contains(&name.as_str()) {
+        if OWN_VARIABLES.contains(&name.as_str()) {
             problems.add(
                 &env.span,
                 format!("{label}: env sets {name}, which the bridge sets itself"),
                 "remove it",
             );
-        } else if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        } else if !is_legal_variable(name, value) {
             problems.add(
                 &env.span,
                 format!("{label}: env is not legal: name='{}'", name.escape_debug()),
@@ -435,6 +454,14 @@ fn check_env(label: &str, env: &At<BTreeMap<String, String>>, problems: &mut Pro
             );
         }
     }
+}
+
+/// Whether a worker may be given this variable.
+pub(super) fn is_legal_variable(name: &str, value: &str) -> bool {
+    !name.is_empty()
+        && !name.contains(['=', '\0'])
+        && !value.contains('\0')
+        && !OWN_VARIABLES.contains(&name)
 }
 
 /// Finds the executable of a command: a name in `PATH`, anything with a slash relative to the working directory.

@@ -12,10 +12,11 @@ use super::endpoint::{self, Endpoint, PENDING_HANDSHAKES_MAX};
 use super::problem::Problems;
 use super::section::{At, Section, integer};
 use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
+use super::{process, watch};
 use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
-const MILLISECONDS_MAX: u64 = 86_400_000;
+pub(super) const MILLISECONDS_MAX: u64 = 86_400_000;
 
 const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("auto", TransportMode::Auto),
@@ -85,6 +86,8 @@ pub(super) struct Worker {
     pub(super) quarantine_after: Option<u64>,
     pub(super) spin_us: Option<u32>,
     pub(super) memory: Memory,
+    pub(super) process: process::Written,
+    pub(super) watch: watch::Written,
     pub(super) restart: Option<RestartPolicy>,
     pub(super) backoff_ms: Option<At<u64>>,
     pub(super) backoff_max_ms: Option<At<u64>>,
@@ -236,6 +239,8 @@ fn worker(
             .map(|at| at.value),
         spin_us: spin_us(&mut section, problems),
         memory: memory(&mut section, problems),
+        process: process::read(&mut section, problems),
+        watch: watch::read(&mut section, problems),
         restart: section.choice("restart", &RESTART_POLICIES, problems),
         backoff_ms: section.integer("restart_backoff_ms", 1..=MILLISECONDS_MAX, problems),
         backoff_max_ms: section.integer("restart_backoff_max_ms", 1..=MILLISECONDS_MAX, problems),
@@ -357,6 +362,27 @@ fn capacity(
         problems.add(&span, message, hint);
     }
     (legal, span)
+}
+
+/// A number of bytes, written as an integer or a size such as `"64KiB"`.
+pub(super) fn size(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    problems: &mut Problems<'_>,
+) -> Option<u64> {
+    let (span, value) = section.take(key)?;
+    let bytes = match value {
+        DeValue::String(text) => parse_size(text),
+        other => integer(other).and_then(|number| usize::try_from(number).ok()),
+    };
+    if bytes.is_none() {
+        problems.add(
+            &span,
+            format!("{}: {key} is not a size", section.label()),
+            "write bytes or a size like \"64KiB\", \"512MiB\" or \"4GiB\"",
+        );
+    }
+    bytes.map(|bytes| bytes as u64)
 }
 
 /// Bytes of a size such as `4096`, `64KiB`, `1 MiB` or `1GiB`.

@@ -164,6 +164,33 @@ impl<'t, 'i> Section<'t, 'i> {
         }
     }
 
+    /// As `integer`, for a range that has negative numbers in it.
+    pub(crate) fn signed(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<i64>,
+        problems: &mut Problems<'_>,
+    ) -> Option<i64> {
+        let (span, value) = self.take(key)?;
+        let Some(number) = integer(value) else {
+            return self.wrong_type(key, span, "an integer", value, problems);
+        };
+        if range.contains(&number) {
+            return Some(number);
+        }
+        problems.add(
+            &span,
+            format!(
+                "{}: {key} is out of range: value={number}, legal={}..={}",
+                self.label,
+                range.start(),
+                range.end()
+            ),
+            "",
+        );
+        None
+    }
+
     /// Every element must be an integer that fits a `u32`.
     pub(crate) fn u32_list(
         &mut self,

@@ -4,6 +4,8 @@ use shm_transport::segment::{Backing, MemoryOptions};
 
 use super::*;
 
+mod workers;
+
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
 
 /// A directory with a contracts file, an executable and a file that is not executable.

@@ -14,12 +14,15 @@
 See :class:`Channel` for how long a message is valid, and :mod:`mycelium.exceptions` for what can go wrong.
 """
 
-from . import exceptions, messages
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from . import events, exceptions, messages
 from ._batch import Batch
 from ._differences import ContractDifference
 from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
-from .channel import Channel, Statistics
+from ._statistics import Statistics
+from .channel import Channel
 from .exceptions import (
     AddressError,
     ChannelClosed,
@@ -39,6 +42,9 @@ from .exceptions import (
     UnknownTopic,
 )
 from .worker import connect
+
+if _TYPE_CHECKING:
+    from . import aio
 
 __version__ = "0.1.0"
 
@@ -66,7 +72,18 @@ __all__ = [
     "Statistics",
     "TransportUnavailable",
     "UnknownTopic",
+    "aio",
     "connect",
+    "events",
     "exceptions",
     "messages",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Imports :mod:`mycelium.aio` when it is asked for: asyncio alone takes longer than all the rest."""
+    if name != "aio":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(".aio", __name__)

@@ -36,12 +36,13 @@ class Registry:
             no contracts file, or zeros for none.
     """
 
-    __slots__ = ("_offered", "dynamic", "fixed", "schema_digest")
+    __slots__ = ("_names", "_offered", "dynamic", "fixed", "schema_digest")
 
     def __init__(self, contracts: ModuleType | Iterable[ModuleType | type[Any]] | None) -> None:
         self.fixed: dict[int, tuple[int, type[Message]]] = {}
         self.dynamic: dict[int, type[Any]] = {}
         self._offered: dict[tuple[int, bytes], type[Any]] = {}
+        self._names: dict[int, str] = {}
         digests = set()
         sources: Iterable[Any] = [contracts] if isinstance(contracts, ModuleType) else contracts or ()
         for source in sources:
@@ -59,6 +60,10 @@ class Registry:
     def offer(self) -> bytes:
         """Returns what decides the bytes of all messages, for a bridge whose contracts are others."""
         return contracts_json(self.schema_digest, self._offered.values()).encode()
+
+    def name(self, topic_id: int) -> str:
+        """Returns the name of the message with this topic; empty where none is known."""
+        return self._names.get(topic_id, "")
 
     def refuse(self, topic_id: int) -> None:
         """Forgets what was known of a topic whose layouts differ, so that its frames are skipped."""
@@ -81,6 +86,7 @@ class Registry:
             TypeError: It is no generated message class of an application.
         """
         self.check(contract)
+        self._names[contract.TOPIC_ID] = contract.NAME
         if issubclass(contract, Message):
             self.fixed[contract.HEADER_WORD] = (record_len(contract.SIZE) // 8, contract)
         else:

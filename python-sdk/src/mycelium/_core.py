@@ -1,84 +1,85 @@
-"""The core of a channel: its state, the control frames, and all waiting; the public class is in ``channel.py``."""
+"""The core of a channel: taking, and everything that happens while nothing is there; the subclasses do the sleeping.
+
+A wait is always the same: look, handle what came besides data, and say how long to sleep
+(:meth:`ChannelCore._before_sleep`, :meth:`ChannelCore._blocked`). :class:`mycelium.Channel` sleeps in a system call,
+:class:`mycelium.aio.AsyncChannel` in a future; nothing else differs.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 from . import _control as control
 from . import _layout as layout
-from ._batch import Batch
+from ._batch import Batch, Run, find_run
 from ._contracts import Registry
 from ._differences import ContractDifference
 from ._doorbell import SpinBudget, deadline_after
 from ._dynamic import DynamicMessage
 from ._establish import establish
-from ._frame import FrameHeader, decode_control, encode_frame, header_word, record_len
-from ._handshake import fallback_name
-from ._link import Link
+from ._frame import FrameHeader, encode_frame, header_word, record_len
+from ._handshake import fallback_name, truncate
+from ._inbox import Inbox, layout_digest
 from ._message import STALE, Message
-from .exceptions import (
-    ChannelClosed,
-    ChannelFull,
-    ContractMismatch,
-    FrameTooLarge,
-    LinkFailed,
-    PeerLost,
-    ProtocolError,
-    UnknownTopic,
-)
+from ._statistics import Statistics
+from ._waits import Steps
+from .events import Event
+from .exceptions import ChannelClosed, ChannelFull, FrameTooLarge, PeerLost
 
 __all__ = ["ChannelCore"]
 
 _log = logging.getLogger("mycelium")
+_new = object.__new__
 _SPIN_ROUND = range(64)
+_GOODBYE_NS = 1_000_000_000
+_REASON_LEN = 120
+READY = -1.0
+"""Instead of a time to sleep: there is something, do not."""
 
 
-class ChannelCore:
-    """State and waiting of a channel."""
+class ChannelCore(Inbox):
+    """State of a channel, and its steps that do not wait."""
 
     def __init__(
         self,
-        sock: socket.socket,
         *,
-        name: str = "",
-        token: str = "",
-        transport: str = "auto",
         contracts: ModuleType | Iterable[ModuleType | type[Any]] | None = None,
         timeout: float = 5.0,
         spin_us: int | None = None,
+        on_event: Callable[[Event], object] | None = None,
     ) -> None:
-        self._closed = False
+        super().__init__(timeout=timeout, on_event=on_event)
         self._current: Any = None  # what the user holds: a message or a batch
         self._reserved = False
-        self._shutdown: control.Shutdown | None = None
-        self._shutdown_at: int | None = None
-        self._failure: LinkFailed | None = None
-        self._replies: dict[tuple[int, int], control.TopicReply] = {}
         self._skipped: dict[int, int] = {}
-        self._rejected: dict[int, int] = {}
-        self._missed: dict[int, int] = {}
-        self._timeout = timeout
+        self._spin_us = spin_us
+        self._established = False
         self._registry = Registry(contracts)
+
+    def _open_steps(
+        self, sock: socket.socket, *, name: str = "", token: str = "", transport: str = "auto"
+    ) -> Steps[None]:
+        """Runs the handshake on a connected socket, which is closed if that fails."""
         try:
-            made = establish(
+            made = yield from establish(
                 sock,
                 name=name,
                 token=token,
                 transport=transport,
                 schema_digest=self._registry.schema_digest,
                 offer=self._registry.offer,
-                timeout=timeout,
+                timeout=self._timeout,
                 held=self._held,
             )
         except BaseException:
             sock.close()
             raise
-        self._link: Link = made.link
+        self._link = made.link
         self._consumer: Any = made.link.consumer
         welcome = made.welcome
         self.name: str = welcome.name
@@ -89,15 +90,16 @@ class ChannelCore:
         self.epoch: int = welcome.epoch
         self.fencing = made.fencing
         self.max_payload: int = made.link.max_payload
-        self._spin = SpinBudget(welcome.spin_us if spin_us is None else spin_us)
+        self._spin = SpinBudget(welcome.spin_us if self._spin_us is None else self._spin_us)
         self._registry.forget_longer_than(welcome.max_payload)
         self._largest_in: int = welcome.max_payload
-        self.contract_differences = made.differences
+        self.contract_differences: tuple[ContractDifference, ...] = made.differences
         for difference in made.differences:
             if not difference.compatible:
                 self._registry.refuse(difference.topic_id)
                 self._registry.refuse(difference.peer_topic_id or 0)
         self._fixed = self._registry.fixed
+        self._established = True
 
     # ---- what the user holds
 
@@ -122,8 +124,65 @@ class ChannelCore:
 
     # ---- frames that are not the usual ones
 
-    def _unusual(self, deadline: int | None) -> DynamicMessage | None:
-        """Handles a header word that is not the one of a known message of fixed size, or waits if there is none.
+    def _take(self) -> Any:
+        """Takes the next message if it is of a known class and of fixed size; None: :meth:`_look` at what is there."""
+        consumer = self._consumer
+        while True:
+            word = consumer.word
+            entry = self._fixed.get(consumer.words[word])
+            if entry is None:
+                return None
+            count, contract = entry
+            next_word = word + count
+            message: Any = _new(contract)
+            message._views = consumer.views
+            message._word = word + 1
+            # In hand before it is taken: what a signal handler interrupts is not acknowledged without having been seen.
+            self._current = message
+            if next_word < consumer.limit:
+                consumer.word = next_word
+            elif consumer.cross(word, next_word) < 0:
+                self._current = None
+                return None
+            consumer.frames += 1
+            return message
+
+    def _take_batch(self, limit: int) -> Batch | None:
+        """Takes what is there, up to so many messages; None: :meth:`_look` at what is there."""
+        consumer = self._consumer
+        words, end, find = consumer.words, consumer.end, self._fixed.get
+        first = word = consumer.word
+        runs: list[Run] = []
+        while limit and word < end:
+            header = words[word]
+            entry = find(header)
+            if entry is None:
+                break
+            count, contract = entry
+            length = find_run(words, header, word, end, count, limit)
+            if length > 1 and consumer.barrier is not None:
+                # A header may have been looked at before the one in front of it, and be left over from another lap.
+                consumer.barrier()
+                length = find_run(words, header, word, end, count, length)
+            if word + count * length > end:
+                if not runs:
+                    consumer.cross(word, word + count)  # hides an incomplete frame, or tells what is corrupt
+                break
+            runs.append(Run(contract, word, count, length))
+            word += count * length
+            limit -= length
+        if not runs:
+            return None
+        batch = self._current = Batch(self, consumer.views, first, runs)
+        if word < consumer.limit:
+            consumer.word = word
+        else:
+            consumer.cross(first, word)
+        consumer.frames += sum(run.length for run in runs)
+        return batch
+
+    def _look(self) -> DynamicMessage | None:
+        """Handles a header word that is not 0 and not the one of a known message of fixed size.
 
         Returns:
             A message without fixed layout; None: look again.
@@ -131,10 +190,7 @@ class ChannelCore:
         consumer = self._consumer
         word = consumer.word
         value = consumer.words[word]
-        if value == 0:
-            self._wait_for_data(deadline)
-            return None
-        header = consumer.inspect(value)
+        header = consumer.inspect(value) if value else None
         if header is None:
             return None
         if header.topic_id <= layout.CORE_TOPIC_MAX:
@@ -152,11 +208,12 @@ class ChannelCore:
             # A known message with flags of a later version, which are ignored: known from here on.
             self._fixed[header_word(*header)] = self._fixed[value]
             return None
-        consumer.cross(word, word + record_len(header.payload_len) // 8)
         contract = self._registry.dynamic.get(header.topic_id)
         message: DynamicMessage | None = None
         if contract is not None and header.encoding == contract.ENCODING and header.payload_len <= contract.MAX_SIZE:
-            message = contract._received(consumer.views, word + 1, header.payload_len)
+            message = self._current = contract._received(consumer.views, word + 1, header.payload_len)
+        consumer.cross(word, word + record_len(header.payload_len) // 8)
+        if message is not None:
             consumer.frames += 1
         else:
             seen = self._skipped.get(header.topic_id, 0)
@@ -170,7 +227,6 @@ class ChannelCore:
                     header.flags,
                     self._why_skipped(contract, header),
                 )
-        self._current = message
         return message
 
     def _why_skipped(self, contract: type[DynamicMessage] | None, header: FrameHeader) -> str:
@@ -183,9 +239,6 @@ class ChannelCore:
             return f"the layouts of both sides differ: {difference.text}"
         return "no known message has this header; pass its module as contracts to connect()"
 
-    def _refusing(self, topic_id: int) -> tuple[ContractDifference, ...]:
-        return tuple(it for it in self.contract_differences if it.refuses(topic_id))
-
     # ---- waiting
 
     def _deadline(self, timeout: float | None) -> int | None:
@@ -195,59 +248,60 @@ class ChannelCore:
         """Milliseconds until the deadline; 0 once it has passed, None for never."""
         return None if deadline is None else max(deadline - time.monotonic_ns(), 0) / 1e6
 
-    def _wait_for_data(self, deadline: int | None) -> None:
-        """Waits until there is something to look at.
+    def _spin_for_data(self, deadline: int | None) -> bool:
+        """Spins for as long as it has paid lately; whether there is something now."""
+        spin = self._spin
+        if not spin.current_ns or self._left_ms(deadline) == 0:
+            return False
+        if self._link.spin(spin.current_ns):
+            spin.succeeded()
+            return True
+        spin.failed()
+        return False
+
+    def _before_sleep(self, deadline: int | None) -> float | None:
+        """Looks at everything before a sleep: the socket where the end is near, the deadline, data that came meanwhile.
+
+        Returns:
+            :data:`READY`; or the longest sleep in milliseconds, None for any.
 
         Raises:
             TimeoutError, ChannelClosed, PeerLost, LinkFailed: There will be nothing, or not in time.
         """
-        link, consumer, spin = self._link, self._consumer, self._spin
-        link.idle()
-        if self._left_ms(deadline) == 0:
+        left = self._left_ms(deadline)
+        if self._ended() or left == 0:
             self._handle_control(ahead=False)
-            if consumer.has_data:
-                return
-            self._check_alive()
+        if self._events:
+            self._deliver()
+        if self._consumer.has_data:
+            return READY
+        self._check_alive()
+        if left == 0:
             raise TimeoutError("no message in time")
-        while True:
-            if spin.current_ns:
-                if link.spin(spin.current_ns):
-                    spin.succeeded()
-                    return
-                spin.failed()
-            if self._ended():
-                self._handle_control(ahead=False)
-            if consumer.has_data:
-                return
-            self._check_alive()
-            left = self._left_ms(deadline)
-            if left == 0:
-                raise TimeoutError("no message in time")
-            parked_at = time.monotonic_ns()
-            link.park(left)
-            spin.parked_for(time.monotonic_ns() - parked_at)
-            self._drain_control()
-            if consumer.has_data:
-                return
+        return left
 
-    def _claim(self, count: int, deadline: int | None) -> int:
-        """Makes room for a record of so many words, waiting if need be; returns its word."""
+    def _check_size(self, count: int) -> None:
+        """Raises if a record of so many words cannot be sent now, room or not."""
         self._check_open()
         if self._reserved:
             raise RuntimeError("a reservation is open on this channel; leave its block before sending")
-        link = self._link
-        producer = link.producer
         payload_len = count * 8 - 8
         if payload_len > (self.max_payload + 7) & ~7:
             text = f"frame too large: payload_len={payload_len}, legal: 0..={self.max_payload}; enlarge ring_capacity"
             raise FrameTooLarge(text, payload_len=payload_len, max_payload=self.max_payload)
+
+    def _claim(self, count: int, deadline: int | None) -> int:
+        """Makes room for a record of so many words, waiting if need be; returns its word."""
+        self._check_size(count)
+        link = self._link
+        producer = link.producer
         while True:
             word = producer.claim(count)
             if word >= 0:
                 return word
             if self._left_ms(deadline) != 0 and self._spin_for_room(count):
                 continue
-            left = self._left_while_blocked(deadline)
+            left = self._blocked(deadline)
             if left == 0:
                 text = f"no room in time: link={self.name} needed={count * 8} free={producer.free}"
                 raise ChannelFull(
@@ -255,7 +309,7 @@ class ChannelCore:
                 )
             link.park_for_room(count, left)
 
-    def _left_while_blocked(self, deadline: int | None) -> float | None:
+    def _blocked(self, deadline: int | None) -> float | None:
         """Milliseconds that a blocked sender may go on waiting, once the socket has been looked at.
 
         Raises:
@@ -264,6 +318,8 @@ class ChannelCore:
         """
         link = self._link
         self._handle_control(ahead=True)
+        if self._events:
+            self._deliver()
         if self._failure is not None:
             raise self._failure
         if link.eof or link.writer.lost:
@@ -291,115 +347,84 @@ class ChannelCore:
         """Waits until the socket has taken the rest of a frame that it took in part (socket transport only)."""
         link = self._link
         while link.writer.pending:
-            left = self._left_while_blocked(deadline)
+            left = self._blocked(deadline)
             if left == 0:
                 return
             link.park_for_room(0, left)
 
-    # ---- control frames
+    # ---- topics
 
-    def _ended(self) -> bool:
-        return self._shutdown is not None or self._link.eof
-
-    def _handle_control(self, *, ahead: bool) -> None:
-        self._link.receive_control(ahead=ahead)
-        self._drain_control()
-
-    def _drain_control(self) -> None:
-        frames = self._link.control
-        while frames:
-            self._on_control(*frames.popleft())
-
-    def _on_control(self, header: FrameHeader, payload: bytes) -> None:
-        topic_id = header.topic_id
-        if topic_id == control.TopicReply.TOPIC_ID:
-            reply = decode_control(control.TopicReply, payload)
-            if reply.request:
-                self._replies[reply.request, reply.topic_id] = reply
-                return
-            seen = self._rejected.get(reply.topic_id, 0)
-            self._rejected[reply.topic_id] = seen + 1
-            if not seen:
-                _log.warning(
-                    "bridge dropped a published frame: link=%s topic_id=%d %s", self.name, reply.topic_id, reply.reason
-                )
-        elif topic_id == control.Gap.TOPIC_ID:
-            self._on_gap(decode_control(control.Gap, payload))
-        elif topic_id == control.Shutdown.TOPIC_ID:
-            self._shutdown = decode_control(control.Shutdown, payload)
-            self._shutdown_at = time.monotonic_ns() + self._shutdown.deadline_ms * 1_000_000
-        elif topic_id == control.LinkError.TOPIC_ID:
-            error = decode_control(control.LinkError, payload)
-            code = int(error.code)
-            self._failure = LinkFailed(
-                f"bridge ended the link: link={self.name} code={code} {error.message}", code=code
-            )
-        else:
-            raise ProtocolError(f"unexpected control frame: topic_id={topic_id} payload_len={header.payload_len}")
-
-    def _on_gap(self, gap: control.Gap) -> None:
-        seen = self._missed.get(gap.topic_id, 0)
-        self._missed[gap.topic_id] = seen + gap.missed
-        if not seen:
-            _log.warning(
-                "bridge dropped frames for this link: link=%s topic_id=%d missed=%d total=%d; further are only counted",
-                self.name,
-                gap.topic_id,
-                gap.missed,
-                gap.total,
-            )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ChannelClosed
-
-    def _check_alive(self) -> None:
-        """Raises if nothing can come any more; called when nothing is left to read."""
-        if self._failure is not None:
-            raise self._failure
-        if self._shutdown is not None:
-            raise ChannelClosed("bridge has shut down and nothing is left", reason=self._shutdown.reason)
-        if self._link.eof:
-            raise PeerLost(f"bridge hung up without a shutdown: link={self.name} transport={self.transport}")
-
-    def _request(self, request: int, contract: type[Any], payload: bytes) -> None:
-        """Sends a request and waits for its TopicReply; data frames stay where they are."""
+    def _subscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
         self._check_open()
-        deadline = deadline_after(self._timeout)
-        key = (request, contract.TOPIC_ID)
-        self._replies.pop(key, None)
-        self._link.writer.write(encode_frame(request, payload))
-        while True:
-            self._handle_control(ahead=True)
-            reply = self._replies.pop(key, None)
-            if reply is not None:
-                break
-            if self._failure is not None:
-                raise self._failure
-            if self._link.eof or self._link.writer.lost:
-                raise PeerLost(f"bridge hung up: request={request} topic_id={contract.TOPIC_ID}")
-            left = self._left_ms(deadline)
-            if not left:
-                text = f"no reply in time: request={request} topic_id={contract.TOPIC_ID} timeout_s={self._timeout}"
-                raise TimeoutError(text)
-            self._link.wait_control(left)
-        code = int(reply.code)
-        if code == control.TopicReplyCode.OK:
-            return
-        text = f"bridge refused: message={contract.NAME} topic_id={contract.TOPIC_ID} code={code} {reply.reason}"
-        if code == control.TopicReplyCode.UNKNOWN_TOPIC:
-            raise UnknownTopic(text, topic_id=contract.TOPIC_ID)
-        self._registry.refuse(contract.TOPIC_ID)
-        differences = self._refusing(contract.TOPIC_ID)
-        raise ContractMismatch(
-            "; ".join([text, *(it.text for it in differences if it.text not in text)]),
-            topic_id=contract.TOPIC_ID,
-            expected=next((it.expected for it in differences), b""),
-            actual=layout_digest(contract),
-            differences=differences,
+        for contract in contracts:
+            self._registry.check(contract)
+            request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
+            yield from self._request_steps(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
+            # No frame has been looked at meanwhile, so none was taken for an unknown one.
+            self._registry.add(contract)
+            self._registry.forget_longer_than(self._largest_in)
+
+    def _unsubscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
+        self._check_open()
+        for contract in contracts:
+            request = control.Unsubscribe(topic_id=contract.TOPIC_ID)
+            yield from self._request_steps(control.Unsubscribe.TOPIC_ID, contract, request.to_bytes())
+
+    def _advertise_steps(self, contract: type[Any]) -> Steps[None]:
+        request = control.Advertise(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
+        yield from self._request_steps(control.Advertise.TOPIC_ID, contract, request.to_bytes())
+        self._registry.add(contract)
+        self._registry.forget_longer_than(self._largest_in)
+
+    # ---- what both kinds of channel offer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed."""
+        return self._closed
+
+    def fileno(self) -> int:
+        """Returns a descriptor to wait on with ``select`` and the like; -1 once the channel is closed."""
+        return -1 if self._closed else self._link.fileno()
+
+    def statistics(self) -> Statistics:
+        """Returns the counters; they are still there after :meth:`close`."""
+        if self._closed:
+            return self._last_statistics
+        link, consumer, producer = self._link, self._consumer, self._link.producer
+        arrays_held, bytes_held = consumer.pins.held()
+        return Statistics(
+            frames_in=consumer.frames,
+            bytes_in=consumer.byte_count,
+            frames_out=producer.frames,
+            bytes_out=producer.byte_count,
+            frames_skipped=sum(self._skipped.values()),
+            frames_rejected=sum(self._rejected.values()),
+            frames_missed=sum(self._missed.values()),
+            parks=link.parks,
+            wakeups_sent=link.wakeups_sent,
+            wakeups_received=link.wakeups_received,
+            arrays_held=arrays_held,
+            bytes_held=bytes_held,
         )
 
+    def _farewell(self, reason: str) -> None:
+        """Marks the channel closed, acknowledges what is released, and writes a goodbye without waiting."""
+        self._last_statistics = self.statistics()
+        self._closed = True
+        link = self._link
+        link.detach_arrays()
+        link.acknowledge()
+        if not link.eof:
+            goodbye = control.Goodbye(reason=truncate(reason, _REASON_LEN))
+            link.writer.write(encode_frame(control.Goodbye.TOPIC_ID, goodbye.to_bytes()))
 
-def layout_digest(contract: Any) -> bytes:
-    """Returns the digest of a message's layout; zeros where it has none."""
-    return bytes(getattr(contract, "LAYOUT_DIGEST", bytes(32)))
+    def _give_back(self) -> None:
+        """Makes everything in hand stale and gives everything back."""
+        self._release_current()
+        self._link.producer.limit = -1  # Every later send takes the long way, which finds the channel closed.
+        self._link.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<mycelium.{type(self).__name__} name={self.name!r} transport={self.transport} {state}>"

@@ -16,7 +16,8 @@ from ._doorbell import Doorbell
 from ._handshake import Handshake, fallback_name
 from ._link import Link, ShmLink, StreamLink, close_fds
 from ._segment import Segment
-from ._socket import SocketWriter, receive_with_fds, wait_for
+from ._socket import SocketWriter, receive_with_fds
+from ._waits import Steps, flushed, ready
 from .exceptions import PeerLost, ProtocolError, SegmentCorrupt, TransportUnavailable
 
 __all__ = ["Established", "establish"]
@@ -55,7 +56,7 @@ def establish(
     offer: Callable[[], bytes],
     timeout: float,
     held: Callable[[], int | None],
-) -> Established:
+) -> Steps[Established]:
     """Runs the handshake on a connected socket.
 
     Raises:
@@ -88,7 +89,7 @@ def establish(
     link: Link | None = None
     try:
         writer.write(handshake.hello())
-        _receive(sock, handshake, writer, deadline)
+        yield from _receive(sock, handshake, writer, deadline)
         welcome, settings = handshake.welcome, handshake.settings
         if welcome is None or settings is None:
             raise ProtocolError("handshake ended without welcome and settings")
@@ -108,7 +109,7 @@ def establish(
             writer.write(handshake.attached(WelcomeTransport.SOCKET, code, reason))
         else:
             writer.write(handshake.attached(WelcomeTransport.SHM))
-        if not writer.flush_until(deadline) or writer.lost:
+        if not (yield from flushed(writer, sock, deadline)) or writer.lost:
             raise PeerLost("bridge hung up during the handshake; look into its log")
     except BaseException:
         if link is not None:
@@ -137,18 +138,19 @@ def _tell_differences(link: str, differences: tuple[ContractDifference, ...]) ->
         _log.info("contracts differ (bridge -> this side) without harm: link=%s %s", link, harmless)
 
 
-def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int) -> None:
+def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int) -> Steps[None]:
     while not handshake.complete:
         writer.write(handshake.contracts_offer())
-        if not writer.flush_until(deadline):
+        if not (yield from flushed(writer, sock, deadline)):
             raise PeerLost("bridge hung up during the handshake: sent=hello; look into its log")
         try:
-            wait_for(sock, select.POLLIN, deadline)
             data, fds = receive_with_fds(sock, _RECEIVE_LEN)
         except BlockingIOError:
+            try:
+                yield from ready(sock, select.POLLIN, deadline)
+            except TimeoutError as error:
+                raise TimeoutError("handshake not answered in time; is the other end a bridge?") from error
             continue
-        except TimeoutError as error:
-            raise TimeoutError("handshake not answered in time; is the other end a bridge?") from error
         if not data:
             raise PeerLost("bridge hung up during the handshake: received=nothing more; look into its log")
         handshake.receive(data, fds)

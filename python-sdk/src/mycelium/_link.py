@@ -6,6 +6,7 @@ The channel decides *what* is waited for; a link knows *how*: which flag to rais
 from __future__ import annotations
 
 import abc
+import logging
 import os
 import select
 import socket
@@ -24,6 +25,7 @@ from ._stream import StreamConsumer, StreamProducer
 
 __all__ = ["Link", "ShmLink", "StreamLink"]
 
+_log = logging.getLogger("mycelium")
 _SPIN_ROUND = range(64)
 _RECEIVE_LEN = 65536
 
@@ -64,6 +66,10 @@ class Link(abc.ABC):
     def fileno(self) -> int:
         """The descriptor that becomes readable when data comes."""
 
+    def doorbell_fileno(self) -> int:
+        """The doorbell; -1 where data comes over the socket."""
+        return -1
+
     def released(self) -> int:
         """Word up to which records are released: the one in hand, or the next."""
         held = self.held()
@@ -85,13 +91,6 @@ class Link(abc.ABC):
             ahead: Also those that come behind data frames which are not read yet.
         """
 
-    def wait_control(self, timeout_ms: float | None) -> None:
-        """Sleeps until the socket has something to read (or takes what is pending)."""
-        events = select.POLLIN | (select.POLLOUT if self.writer.pending else 0)
-        poller = select.poll()
-        poller.register(self.sock, events)
-        poller.poll(timeout_ms)
-
     @abc.abstractmethod
     def spin(self, budget_ns: int) -> bool:
         """Looks for data until the budget is used up; True when there is some."""
@@ -101,16 +100,48 @@ class Link(abc.ABC):
         """Makes the bridge wake this side when data comes; False if data is already there."""
 
     @abc.abstractmethod
-    def disarm(self) -> None:
-        """Ends :meth:`arm`."""
+    def lower(self) -> None:
+        """Ends :meth:`arm` as far as the bridge sees it."""
 
     @abc.abstractmethod
+    def arm_for_room(self, count: int) -> bool:
+        """Makes the bridge wake this side when there may be room for so many words; False if there is."""
+
+    @abc.abstractmethod
+    def lower_for_room(self) -> None:
+        """Ends :meth:`arm_for_room`."""
+
+    @abc.abstractmethod
+    def take_wakeup(self) -> bool:
+        """Takes the wakeup off :meth:`fileno`; whether there was one."""
+
+    @abc.abstractmethod
+    def bounded(self, timeout_ms: float | None) -> float | None:
+        """Cuts a sleep to what the link allows."""
+
+    @abc.abstractmethod
+    def sleep(self, timeout_ms: float | None, *, for_room: bool) -> None:
+        """Sleeps until there may be data, room, a control frame, or the end of the time."""
+
     def park(self, timeout_ms: float | None) -> None:
         """Sleeps until there may be data, a control frame, or the end of the time."""
+        try:
+            if self.arm():
+                self.sleep(timeout_ms, for_room=False)
+        finally:
+            self.lower()
 
-    @abc.abstractmethod
     def park_for_room(self, count: int, timeout_ms: float | None) -> None:
         """Sleeps until there may be room for a record of so many words."""
+        try:
+            if self.arm_for_room(count):
+                self.sleep(timeout_ms, for_room=True)
+        finally:
+            self.lower_for_room()
+
+    def detach_arrays(self) -> None:
+        """Gives arrays that outlive the channel memory that is theirs alone."""
+        self.consumer.pins.clear()
 
     def close(self) -> None:
         """Gives everything back to the system."""
@@ -163,6 +194,7 @@ class ShmLink(Link):
         self.producer = Producer(
             rings[1], max_payload=self.max_payload, barrier=barrier, notify=self._notify, fenced=fenced
         )
+        self.consumer.pins.wake = own.notify  # the last array over a batch may die while this side sleeps
         self.consumer.set_parked(False)  # A predecessor may have died asleep.
         self.producer.set_parked(False)
         # Or after it had cleared the bridge's flag and before it rang, so the flags cannot tell whether a ring is owed.
@@ -179,6 +211,9 @@ class ShmLink(Link):
         return self._eof
 
     def fileno(self) -> int:
+        return self._own.fileno()
+
+    def doorbell_fileno(self) -> int:
         return self._own.fileno()
 
     def idle(self) -> None:
@@ -214,44 +249,56 @@ class ShmLink(Link):
                 return False
 
     def arm(self) -> bool:
+        self.idle()  # Arrays may have died since.
         self.consumer.set_parked(True)
         if not self._fenced:
             ordering.heavy_fence()
         return not self.consumer.has_data
 
-    def disarm(self) -> None:
+    def lower(self) -> None:
         self.consumer.set_parked(False)
-        if self._own.drain():
-            self.wakeups_received += 1
 
-    def park(self, timeout_ms: float | None) -> None:
-        try:
-            if self.arm():
-                self._sleep(timeout_ms)
-        finally:
-            self.consumer.set_parked(False)
-
-    def park_for_room(self, count: int, timeout_ms: float | None) -> None:
+    def arm_for_room(self, count: int) -> bool:
         self.consumer.publish(self.released())
-        try:
-            self.producer.set_parked(True)
-            if not self._fenced:
-                ordering.heavy_fence()
-            if not self.producer.has_room(count):
-                self._sleep(timeout_ms)
-        finally:
-            self.producer.set_parked(False)
+        self.producer.set_parked(True)
+        if not self._fenced:
+            ordering.heavy_fence()
+        return not self.producer.has_room(count)
 
-    def _sleep(self, timeout_ms: float | None) -> None:
-        if self._fenced:
-            timeout_ms = layout.FENCED_PARK_MS if timeout_ms is None else min(timeout_ms, layout.FENCED_PARK_MS)
+    def lower_for_room(self) -> None:
+        self.producer.set_parked(False)
+
+    def take_wakeup(self) -> bool:
+        woken = self._own.drain()
+        self.wakeups_received += woken
+        return woken
+
+    def bounded(self, timeout_ms: float | None) -> float | None:
+        if not self._fenced:
+            return timeout_ms
+        return layout.FENCED_PARK_MS if timeout_ms is None else min(timeout_ms, layout.FENCED_PARK_MS)
+
+    def sleep(self, timeout_ms: float | None, *, for_room: bool) -> None:
         self.parks += 1
-        for fd, _ in self._poller.poll(timeout_ms):
+        for fd, _ in self._poller.poll(self.bounded(timeout_ms)):
             if fd == self._own.fileno():
-                self._own.drain()
-                self.wakeups_received += 1
+                self.take_wakeup()
             else:
                 self.receive_control(ahead=False)
+
+    def detach_arrays(self) -> None:
+        pins = self.consumer.pins
+        living = pins.living()
+        for pin in living:
+            pin.wake = None
+        if all(self.consumer.make_private(pin) for pin in living):
+            pins.clear()
+            return
+        _log.warning(
+            "arrays outlive the channel in shared memory: batches=%d; their messages stay unacknowledged, and go to a "
+            "successor, which may change the arrays",
+            len(living),
+        )
 
     def close(self) -> None:
         self._segment.close()
@@ -340,24 +387,33 @@ class StreamLink(Link):
         return False
 
     def arm(self) -> bool:
-        self.acknowledge()  # The caller's event loop keeps no clock for late acknowledgements.
         return not self.consumer.has_data
 
-    def disarm(self) -> None:
+    def lower(self) -> None:
         """Nothing was raised."""
+
+    def arm_for_room(self, count: int) -> bool:
+        return True
+
+    def lower_for_room(self) -> None:
+        """Nothing was raised."""
+
+    def take_wakeup(self) -> bool:
+        return False
+
+    def bounded(self, timeout_ms: float | None) -> float | None:
+        if self._ack_at is None:  # set by idle(): when a late acknowledgement is due
+            return timeout_ms
+        left = max(self._ack_at - time.monotonic_ns(), 0) / 1e6
+        return left if timeout_ms is None else min(timeout_ms, left)
 
     def park(self, timeout_ms: float | None) -> None:
         self.idle()
-        if self._ack_at is not None:
-            left = max(self._ack_at - time.monotonic_ns(), 0) / 1e6
-            timeout_ms = left if timeout_ms is None else min(timeout_ms, left)
-        self._sleep(select.POLLIN | (select.POLLOUT if self.writer.pending else 0), timeout_ms)
+        self.sleep(self.bounded(timeout_ms), for_room=False)
 
-    def park_for_room(self, count: int, timeout_ms: float | None) -> None:
-        # Reading goes on meanwhile, or two full sockets could wait for each other for ever.
-        self._sleep(select.POLLOUT | select.POLLIN, timeout_ms)
-
-    def _sleep(self, events: int, timeout_ms: float | None) -> None:
+    def sleep(self, timeout_ms: float | None, *, for_room: bool) -> None:
+        # Reading goes on while room is awaited, or two full sockets could wait for each other for ever.
+        events = select.POLLIN | (select.POLLOUT if for_room or self.writer.pending else 0)
         self._poller.modify(self.sock, events)
         self.parks += 1
         ready = self._poller.poll(timeout_ms)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ._message import Message
 
-__all__ = ["array_of", "dtype_of", "messages_of"]
+__all__ = ["array_of", "dtype_of", "messages_of", "numpy_module"]
 
 _M = TypeVar("_M", bound="Message")
 
@@ -41,7 +41,8 @@ _ARRAY: Final = re.compile(r"\[u8; (\d+)\]")
 _TABLE: Final = re.compile(r"\[\[u8; (\d+)\]; (\d+)\]")
 
 
-def _numpy() -> Any:
+def numpy_module() -> Any:
+    """NumPy, or an ImportError that says how to get it."""
     try:
         import numpy
     except ImportError:
@@ -86,7 +87,7 @@ def dtype_of(contract: type[Message]) -> numpy.dtype[numpy.void]:
             formats.append("<u2")
             offsets.append(field.offset)
     shape = {"names": names, "formats": formats, "offsets": offsets, "itemsize": contract.SIZE}
-    dtype: numpy.dtype[numpy.void] = _numpy().dtype(shape)
+    dtype: numpy.dtype[numpy.void] = numpy_module().dtype(shape)
     _dtypes[contract] = dtype
     return dtype
 
@@ -99,14 +100,14 @@ def array_of(contract: type[Message], messages: Iterable[Message]) -> numpy.typi
         if type(message) is not contract:
             raise MessageError(f"wrong message: type={type(message).__name__}, expected={contract.__name__}")
         payloads += message.to_bytes()
-    array: numpy.typing.NDArray[numpy.void] = _numpy().frombuffer(payloads, dtype)
+    array: numpy.typing.NDArray[numpy.void] = numpy_module().frombuffer(payloads, dtype)
     return array
 
 
 def messages_of(contract: type[_M], array: Any) -> list[_M]:
     """Copies the elements of an array into messages; see `Message.from_array`."""
     dtype = dtype_of(contract)
-    array = _numpy().asarray(array)
+    array = numpy_module().asarray(array)
     if array.dtype != dtype:
         raise MessageError(f"array of another layout: dtype={array.dtype}, expected={contract.__name__}.dtype()")
     payloads = array.tobytes()

@@ -13,7 +13,7 @@ from ._message import STALE
 from .exceptions import ChannelClosed, FrameTooLarge
 
 if TYPE_CHECKING:
-    from .channel import Channel
+    from ._core import ChannelCore
 
 __all__ = ["Publisher", "Reservation"]
 
@@ -40,7 +40,7 @@ class Publisher(Generic[MessageT]):
         "contract",
     )
 
-    def __init__(self, channel: Channel, contract: type[MessageT]) -> None:
+    def __init__(self, channel: ChannelCore, contract: type[MessageT]) -> None:
         self.contract = contract
         self._channel = channel
         self._producer = channel._link.producer

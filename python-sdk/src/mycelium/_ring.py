@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import _layout as layout
+from ._columns import Pin, Pins
 from ._frame import FrameHeader, header_word, parse_header, record_len
-from ._segment import RingMemory
+from ._segment import RingMemory, make_private
 from .exceptions import SegmentCorrupt
 
 __all__ = ["Consumer", "Producer", "max_payload"]
@@ -70,22 +71,26 @@ class Consumer:
         word: Word of the next record's header. Everything before it has been handed out.
         limit: A record that ends below this word may be taken by ``consumer.word = next_word`` alone.
         frames: Records taken, as counted by the channel.
+        pins: What arrays keep of the ring.
+        barrier: Orders loads on this machine where they are not ordered by themselves; None where they are.
     """
 
     __slots__ = (
-        "_barrier",
         "_base",
         "_bias",
         "_capacity",
         "_control",
+        "_due",
         "_end",
         "_lag",
         "_largest",
         "_notify",
         "_published",
         "_start",
+        "barrier",
         "frames",
         "limit",
+        "pins",
         "views",
         "word",
         "words",
@@ -114,11 +119,13 @@ class Consumer:
         self._control = ring.control
         self._largest = max_payload
         self._lag = ring.capacity // layout.RING_HEAD_LAG_DIVISOR
-        self._barrier = barrier
+        self.barrier = barrier
         self._notify = notify
         # position = bias + word * 8, for words of the current lap
         self._bias = head - index - ring.base * 8
         self._published = self._start = head
+        self._due = head + self._lag  # position from which on head has to be published
+        self.pins = Pins()
         self._set_limit()
 
     @property
@@ -137,8 +144,8 @@ class Consumer:
         return bool(self.words[self.word])
 
     def _set_limit(self) -> None:
-        limit = min(self._end, (self._published + self._lag - self._bias) >> 3)
-        self.limit = -1 if self._barrier is not None else limit
+        limit = min(self._end, (self._due - self._bias) >> 3)
+        self.limit = -1 if self.barrier is not None else limit
 
     def inspect(self, word: int) -> FrameHeader | None:
         """Validates a header word that is not known to be good, and skips it if it is padding.
@@ -171,9 +178,9 @@ class Consumer:
             where = f"at index={(word - self._base) * 8} header_word={header:#018x}"
             legal = f"8..={(self._end - word) * 8}"
             raise SegmentCorrupt(field="record_len", value=(next_word - word) * 8, legal=legal, where=where)
-        if self._barrier is not None:
-            self._barrier()
-        if self._bias + next_word * 8 - self._published >= self._lag:
+        if self.barrier is not None:
+            self.barrier()
+        if self._bias + next_word * 8 >= self._due:
             self.publish(word)
         if next_word == self._end:
             next_word = self._base
@@ -182,15 +189,36 @@ class Consumer:
         self._set_limit()
         return next_word
 
+    def _position(self, word: int) -> int:
+        """Position of :attr:`word` or of something in hand, which may have begun in the lap before."""
+        return self._bias + word * 8 - (self._capacity if word > self.word else 0)
+
+    def pin(self, word: int, end: int) -> Pin:
+        """Keeps head from being published past ``word`` for as long as arrays over the words up to ``end`` live."""
+        start = self._position(word)
+        return self.pins.add(start, start + (end - word) * 8)
+
+    def make_private(self, pin: Pin) -> bool:
+        """Gives a pin's arrays memory that the producer cannot write to; False where that is impossible."""
+        data = self._base * 8
+        start = data + (pin.start & (self._capacity - 1))
+        return make_private(self.views, start, start + pin.end - pin.start, (data, data + self._capacity))
+
     def publish(self, word: int) -> None:
-        """Publishes head: everything before ``word`` is released. ``word`` is :attr:`word` or the record in hand."""
-        position = self._bias + word * 8
-        if word > self.word:
-            position -= self._capacity  # the record in hand is the last one of the lap before
+        """Publishes head: everything before ``word`` is released. ``word`` is :attr:`word` or the record in hand.
+
+        Head stays in front of what arrays keep.
+        """
+        wanted = self._position(word)
+        position = self.pins.floor(wanted)
+        self._due = wanted + self._lag
+        if position < wanted:
+            self.pins.warn_if_much(wanted - position, self._capacity)
         if position == self._published:
+            self._set_limit()
             return
-        if self._barrier is not None:
-            self._barrier()
+        if self.barrier is not None:
+            self.barrier()
         words = self.words
         words[self._control + layout.RING_HEAD_OFFSET // 8] = position
         self._published = position

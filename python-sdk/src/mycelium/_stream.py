@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from . import _layout as layout
+from ._columns import Pin, Pins
 from ._control import Ack
 from ._frame import CONTROL_PAYLOAD_MAX, FrameHeader, encode_frame, header_word, parse_header, record_len
 from ._message import Views
@@ -40,6 +41,7 @@ class StreamConsumer:
     __slots__ = (
         "_acked",
         "_buffer",
+        "_buffer_pins",
         "_filled",
         "_hidden",
         "_largest",
@@ -49,10 +51,12 @@ class StreamConsumer:
         "_sock",
         "_tail",
         "_window",
+        "barrier",
         "end",
         "eof",
         "frames",
         "limit",
+        "pins",
         "views",
         "word",
         "words",
@@ -77,6 +81,9 @@ class StreamConsumer:
         self.words = self.views.u64
         self.word = self.end = self._scanned = 0
         self.frames = 0
+        self.barrier: Callable[[], None] | None = None
+        self.pins = Pins()
+        self._buffer_pins: list[Pin] = []  # those of the present buffer
         self.eof = False
         self._filled = 0
         self._hidden = 0
@@ -167,8 +174,12 @@ class StreamConsumer:
     def _make_space(self, *, movable: bool) -> None:
         length = len(self._buffer)
         if movable and self.word and (self.word == self.end or self._filled > length // 2):
-            raw, start = self.views.raw, self.word * 8
-            raw[: self._filled - start] = bytes(raw[start : self._filled])
+            start = self.word * 8
+            rest = bytes(self.views.raw[start : self._filled])
+            if any(pin.alive for pin in self._buffer_pins):
+                self._replace_buffer(bytearray(length))
+            self.views.raw[: len(rest)] = rest
+            self._buffer_pins.clear()
             # The partial word lies in _tail, and is written back before the next bytes are received.
             self._filled -= start
             self._origin += start
@@ -183,10 +194,25 @@ class StreamConsumer:
         # user's hands keeps the old buffer alive; whoever still reads that one finds nothing more and comes back here.
         buffer = bytearray(length * 2)
         buffer[:length] = self.views.raw
+        self._replace_buffer(buffer)
+
+    def _replace_buffer(self, buffer: bytearray) -> None:
+        """Goes on with another buffer; the old one belongs to the arrays and the message that lie in it."""
         self.words[self.word] = 0
         self._buffer = buffer
         self.views = Views(buffer)
         self.words = self.views.u64
+        self._buffer_pins.clear()
+
+    def pin(self, word: int, end: int) -> Pin:
+        """Keeps the bytes of the buffer as they are for as long as arrays over the words up to ``end`` live.
+
+        Acknowledgements do not wait for that: the buffer is this side's own memory, and a new one takes its place.
+        """
+        pin = self.pins.add(self._origin + word * 8, self._origin + end * 8)
+        self.pins.living()
+        self._buffer_pins.append(pin)
+        return pin
 
     def _header(self, word: int) -> FrameHeader:
         value = self.words[word]

@@ -7,19 +7,19 @@ the acknowledgement: a process that dies while it handles a message gets, or its
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _control as control
-from ._batch import Batch, Run, find_run
-from ._core import ChannelCore, layout_digest
+from ._batch import Batch
+from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
-from ._frame import encode_frame
-from ._handshake import truncate
 from ._message import STALE
 from ._publisher import Publisher
+from ._statistics import Statistics
+from ._waits import drive
 from .exceptions import ChannelClosed
 
 if TYPE_CHECKING:
@@ -28,38 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "Statistics"]
 
 _new = object.__new__
-_GOODBYE_NS = 1_000_000_000
-_REASON_LEN = 120
 MessageT = TypeVar("MessageT")
-
-
-class Statistics(NamedTuple):
-    """Counters of one channel since it was connected.
-
-    Attributes:
-        frames_in: Messages received. A running ``for`` loop adds its own now and then, at the latest when it waits.
-        bytes_in: Bytes of records received, padding included.
-        frames_out: Messages sent.
-        bytes_out: Bytes of records sent, padding included.
-        frames_skipped: Frames that came and whose topic no known message has.
-        frames_rejected: Notices of the bridge that it dropped a frame of ours.
-        frames_missed: Frames of subscribed topics that the bridge dropped on their way here, by the policy of the
-            subscription, as far as it has told.
-        parks: How often this side went to sleep.
-        wakeups_sent: How often this side rang the bridge's doorbell.
-        wakeups_received: How often something ended a sleep of this side.
-    """
-
-    frames_in: int
-    bytes_in: int
-    frames_out: int
-    bytes_out: int
-    frames_skipped: int
-    frames_rejected: int
-    frames_missed: int
-    parks: int
-    wakeups_sent: int
-    wakeups_received: int
 
 
 class Channel(ChannelCore):
@@ -78,6 +47,12 @@ class Channel(ChannelCore):
             :class:`mycelium.ContractDifference`; empty where they are the same, or this side gave none.
     """
 
+    def __init__(
+        self, sock: socket.socket, *, name: str = "", token: str = "", transport: str = "auto", **options: Any
+    ) -> None:
+        super().__init__(**options)
+        drive(self._open_steps(sock, name=name, token=token, transport=transport))
+
     # ---- topics
 
     def subscribe(self, *contracts: type[Any]) -> None:
@@ -88,19 +63,11 @@ class Channel(ChannelCore):
             ContractMismatch: The bridge's layout differs; nothing is subscribed from there on.
             TimeoutError: No answer in time.
         """
-        for contract in contracts:
-            self._registry.check(contract)
-            request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
-            self._request(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
-            # No frame has been looked at meanwhile, so none was taken for an unknown one.
-            self._registry.add(contract)
-            self._registry.forget_longer_than(self._largest_in)
+        drive(self._subscribe_steps(contracts))
 
     def unsubscribe(self, *contracts: type[Any]) -> None:
         """Ends subscriptions; frames that are already on their way still come."""
-        for contract in contracts:
-            request = control.Unsubscribe(topic_id=contract.TOPIC_ID)
-            self._request(control.Unsubscribe.TOPIC_ID, contract, request.to_bytes())
+        drive(self._unsubscribe_steps(contracts))
 
     def publisher(self, contract: type[MessageT]) -> Publisher[MessageT]:
         """Announces that this side is going to publish a message, and returns its publisher.
@@ -111,13 +78,10 @@ class Channel(ChannelCore):
             FrameTooLarge: The message does not fit into this link.
             TimeoutError: No answer in time.
         """
+        self._check_open()
         self._registry.check(contract)
         publisher = Publisher(self, contract)
-        kind: Any = contract
-        request = control.Advertise(topic_id=kind.TOPIC_ID, layout_digest=layout_digest(kind))
-        self._request(control.Advertise.TOPIC_ID, kind, request.to_bytes())
-        self._registry.add(contract)
-        self._registry.forget_longer_than(self._largest_in)
+        drive(self._advertise_steps(contract))
         return publisher
 
     # ---- receiving
@@ -136,23 +100,10 @@ class Channel(ChannelCore):
         """
         self._release_current()
         self._check_open()
-        consumer = self._consumer
         deadline: int | None = -1
         while True:
-            word = consumer.word
-            entry = self._fixed.get(consumer.words[word])
-            if entry is not None:
-                count, contract = entry
-                next_word = word + count
-                if next_word < consumer.limit:
-                    consumer.word = next_word
-                elif consumer.cross(word, next_word) < 0:
-                    continue
-                consumer.frames += 1
-                message: Any = _new(contract)
-                message._views = consumer.views
-                message._word = word + 1
-                self._current = message
+            message = self._take()
+            if message is not None:
                 return message
             if deadline == -1:
                 deadline = deadline_after(timeout)
@@ -182,6 +133,10 @@ class Channel(ChannelCore):
                         break
                     count, contract = entry
                     next_word = word + count
+                    message: Any = new(contract)
+                    message._views = views
+                    message._word = word + 1
+                    self._current = message  # before it is taken, as in _take
                     if next_word < limit:
                         consumer.word = next_word
                     else:
@@ -189,10 +144,6 @@ class Channel(ChannelCore):
                         if next_word < 0:
                             break
                         limit = consumer.limit
-                    message: Any = new(contract)
-                    message._views = views
-                    message._word = word + 1
-                    self._current = message
                     taken += 1
                     yield message
                     if self._current is not message:  # The loop's body has gone on by other means.
@@ -243,8 +194,7 @@ class Channel(ChannelCore):
                 dynamic = self._unusual(deadline)
                 if dynamic is None:
                     continue
-                batch = Batch(self, self._consumer.views, word, [], dynamic)
-            self._current = batch
+                batch = self._current = Batch(self, self._consumer.views, word, [], dynamic)
             return batch
 
     def batches(self, limit: int = 1024) -> Iterator[Batch]:
@@ -260,47 +210,42 @@ class Channel(ChannelCore):
                 return
             yield batch
 
-    def _take_batch(self, limit: int) -> Batch | None:
+    def _unusual(self, deadline: int | None) -> Any:
+        """Handles what is no known message of fixed size, or waits where nothing is there.
+
+        Returns:
+            A message without fixed layout; None: look again.
+        """
         consumer = self._consumer
-        words, end, find = consumer.words, consumer.end, self._fixed.get
-        first = word = consumer.word
-        runs: list[Run] = []
-        while limit and word < end:
-            header = words[word]
-            entry = find(header)
-            if entry is None:
-                break
-            count, contract = entry
-            length = find_run(words, header, word, end, count, limit)
-            if word + count * length > end:
-                if not runs:
-                    consumer.cross(word, word + count)  # hides an incomplete frame, or tells what is corrupt
-                break
-            runs.append(Run(contract, word, count, length))
-            word += count * length
-            limit -= length
-        if not runs:
-            return None
-        if word < consumer.limit:
-            consumer.word = word
-        else:
-            consumer.cross(first, word)
-        consumer.frames += sum(run.length for run in runs)
-        return Batch(self, consumer.views, first, runs)
+        if consumer.words[consumer.word]:
+            return self._look()
+        self._wait_for_data(deadline)
+        return None
+
+    def _wait_for_data(self, deadline: int | None) -> None:
+        """Waits until there is something to look at.
+
+        Raises:
+            TimeoutError, ChannelClosed, PeerLost, LinkFailed: There will be nothing, or not in time.
+        """
+        link, consumer, spin = self._link, self._consumer, self._spin
+        link.idle()
+        while not self._spin_for_data(deadline):
+            left = self._before_sleep(deadline)
+            if left == READY:
+                return
+            parked_at = time.monotonic_ns()
+            link.park(left)
+            spin.parked_for(time.monotonic_ns() - parked_at)
+            self._drain_control()
+            if consumer.has_data:
+                return
 
     def acknowledge(self) -> None:
         """Releases and acknowledges what is in hand, without going on to the next message."""
         self._check_open()
         self._release_current()
         self._link.acknowledge()
-
-    def fileno(self) -> int:
-        """Returns a descriptor to wait on with ``select`` and the like: the doorbell, or the socket.
-
-        It becomes readable only after :meth:`arm`. In shared memory the bridge's shutdown or end is noticed by the
-        next ``recv(timeout=0)``, not by this descriptor.
-        """
-        return -1 if self._closed else self._link.fileno()
 
     def arm(self) -> bool:
         """Prepares for waiting on :meth:`fileno`: asks the bridge to wake this side.
@@ -310,38 +255,16 @@ class Channel(ChannelCore):
         """
         self._check_open()
         self._release_current()
-        self._link.idle()
+        self._link.acknowledge()  # The caller's event loop keeps no clock for late ones.
         return self._link.arm()
 
     def disarm(self) -> None:
         """Ends :meth:`arm` and takes the wakeup off the descriptor."""
         self._check_open()
-        self._link.disarm()
+        self._link.lower()
+        self._link.take_wakeup()
 
     # ---- the end
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
-
-    def statistics(self) -> Statistics:
-        """Returns the counters; they are still there after :meth:`close`."""
-        if self._closed:
-            return self._last_statistics
-        link, consumer, producer = self._link, self._consumer, self._link.producer
-        return Statistics(
-            frames_in=consumer.frames,
-            bytes_in=consumer.byte_count,
-            frames_out=producer.frames,
-            bytes_out=producer.byte_count,
-            frames_skipped=sum(self._skipped.values()),
-            frames_rejected=sum(self._rejected.values()),
-            frames_missed=sum(self._missed.values()),
-            parks=link.parks,
-            wakeups_sent=link.wakeups_sent,
-            wakeups_received=link.wakeups_received,
-        )
 
     def close(self, reason: str = "") -> None:
         """Says goodbye and gives everything back; may be called again, and never raises BufferError.
@@ -354,19 +277,11 @@ class Channel(ChannelCore):
         """
         if self._closed:
             return
-        self._last_statistics = self.statistics()
-        self._closed = True
-        link = self._link
         try:
-            link.acknowledge()
-            if not link.eof:
-                goodbye = control.Goodbye(reason=truncate(reason, _REASON_LEN))
-                link.writer.write(encode_frame(control.Goodbye.TOPIC_ID, goodbye.to_bytes()))
-                link.writer.flush_until(time.monotonic_ns() + _GOODBYE_NS)
+            self._farewell(reason)
+            self._link.writer.flush_until(time.monotonic_ns() + _GOODBYE_NS)
         finally:
-            self._release_current()
-            link.producer.limit = -1  # Every later send takes the long way, which finds the channel closed.
-            link.close()
+            self._give_back()
 
     def __enter__(self) -> Self:
         return self
@@ -377,7 +292,3 @@ class Channel(ChannelCore):
         if kind is None:
             self._release_current()
         self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<mycelium.Channel name={self.name!r} transport={self.transport} {state}>"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from . import _socket, messages
 from .channel import Channel
+from .events import Event
 from .exceptions import AddressError
 
 __all__ = ["connect"]
@@ -25,6 +28,7 @@ def connect(
     timeout: float = 5.0,
     spin_us: int | None = None,
     token: str = "",
+    on_event: Callable[[Event], object] | None = None,
 ) -> Channel:
     """Connects to a bridge.
 
@@ -39,6 +43,7 @@ def connect(
         timeout: Longest time for the handshake, and for each later request, in seconds.
         spin_us: Longest time to spin before sleeping, in microseconds; None takes what the bridge says.
         token: Credential where the bridge asks for one.
+        on_event: Called with what happens besides messages; see :mod:`mycelium.events`.
 
     Raises:
         AddressError: There is no address, or a bad one.
@@ -48,29 +53,39 @@ def connect(
         TransportUnavailable: ``transport="shm"`` and shared memory cannot be used.
         TimeoutError: No answer in time.
     """
-    if transport not in _TRANSPORTS:
-        raise ValueError(f"transport not understood: transport={transport!r}, legal: {', '.join(_TRANSPORTS)}")
-    if name is None:
-        name = os.environ.get("MYCELIUM_WORKER", "")
-    if address is None:
-        text = os.environ.get("MYCELIUM_FD", "")
-        if not text.isdecimal():
-            raise AddressError(
-                f"no bridge to connect to: MYCELIUM_FD={text!r}; start this program as a worker of a bridge, "
-                "connect only once there, or pass an address such as unix:/run/mycelium/bridge.sock",
-                address=text,
-            )
-        # The descriptor is used up: neither a second connect() nor a child process may take it again.
-        del os.environ["MYCELIUM_FD"]
-        sock = _socket.adopt(int(text))
-    else:
-        sock = _socket.connect(address, timeout)
+    name, dial = dialer(address, name=name, transport=transport, timeout=timeout)
     return Channel(
-        sock,
+        dial(),
         name=name,
         token=token,
         transport=transport,
         contracts=contracts,
         timeout=timeout,
         spin_us=spin_us,
+        on_event=on_event,
     )
+
+
+def dialer(
+    address: str | None, *, name: str | None, transport: str, timeout: float
+) -> tuple[str, Callable[[], socket.socket]]:
+    """Returns the name of the link, and what makes the connection; checks the arguments of :func:`connect`."""
+    if transport not in _TRANSPORTS:
+        raise ValueError(f"transport not understood: transport={transport!r}, legal: {', '.join(_TRANSPORTS)}")
+    if name is None:
+        name = os.environ.get("MYCELIUM_WORKER", "")
+    return name, _inherited if address is None else partial(_socket.connect, address, timeout)
+
+
+def _inherited() -> socket.socket:
+    """Takes the socket that the bridge left in the environment."""
+    text = os.environ.get("MYCELIUM_FD", "")
+    if not text.isdecimal():
+        raise AddressError(
+            f"no bridge to connect to: MYCELIUM_FD={text!r}; start this program as a worker of a bridge, "
+            "connect only once there, or pass an address such as unix:/run/mycelium/bridge.sock",
+            address=text,
+        )
+    # The descriptor is used up: neither a second connect() nor a child process may take it again.
+    del os.environ["MYCELIUM_FD"]
+    return _socket.adopt(int(text))
