@@ -36,6 +36,7 @@ from ._batch import Batch
 from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
 from ._publisher import Publisher, Reservation
+from ._sleeper import Sleeper
 from ._waits import Blocking, Steps, Wait, flushed
 from .events import Event
 from .exceptions import ChannelClosed, ChannelError, ChannelFull
@@ -56,7 +57,7 @@ class AsyncChannel(ChannelCore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._loop = asyncio.get_running_loop()
-        self._sleepers: list[asyncio.Future[None]] = []
+        self._sleepers: list[Sleeper] = []
         self._requests = asyncio.Lock()
         self._receiving = False
         self._watched: dict[int, Callable[[int], Any]] = {}  # descriptor -> what ends watching it
@@ -86,24 +87,24 @@ class AsyncChannel(ChannelCore):
     async def _sleep(self, timeout_ms: float | None, *, writing: bool = False) -> None:
         """Sleeps until the doorbell or the socket has something, or the time is over."""
         loop = self._loop
-        future = loop.create_future()
-        self._sleepers.append(future)
+        sleeper = Sleeper(loop)
+        self._sleepers.append(sleeper)
         self._watch(writing=writing)
         timeout_ms = self._link.bounded(timeout_ms)
-        timer = None if timeout_ms is None else loop.call_later(timeout_ms / 1e3, _wake, future)
+        timer = None if timeout_ms is None else loop.call_later(timeout_ms / 1e3, sleeper.wake)
         try:
-            await future
+            await sleeper
         finally:
-            self._sleepers.remove(future)
+            self._sleepers.remove(sleeper)
             if timer is not None:
                 timer.cancel()
         if self._problem is not None:
             raise self._problem
 
     def _wake_all(self) -> None:
-        for future in self._sleepers:
-            if not future.done():
-                future.set_result(None)
+        """Runs what sleeps; only for callbacks of the loop."""
+        for sleeper in tuple(self._sleepers):
+            sleeper.wake()
 
     def _watch(self, *, writing: bool = False) -> None:
         """Makes sure that the loop looks at the doorbell and the socket."""
@@ -325,7 +326,8 @@ class AsyncChannel(ChannelCore):
         link = self._link
         try:
             self._farewell(reason)
-            self._wake_all()
+            for sleeper in self._sleepers:
+                sleeper.wake_soon()
             await self._drive(flushed(link.writer, link.sock, time.monotonic_ns() + _GOODBYE_NS))
         finally:
             self._unwatch()
