@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 from bridge_double import BridgeDouble
 
+pytest_plugins = ["mycelium.testing.plugin"]
+
 # How long an example takes says something about the machine and nothing about the code.
 settings.register_profile(
     "machine-may-be-busy",

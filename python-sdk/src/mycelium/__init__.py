@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import events, exceptions, messages
 from ._batch import Batch
+from ._connect import connect
 from ._differences import ContractDifference
 from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
 from ._statistics import Statistics
+from ._worker import Worker, WorkerPublisher, WorkerStatistics
 from .channel import Channel
 from .exceptions import (
     AddressError,
@@ -41,7 +43,6 @@ from .exceptions import (
     TransportUnavailable,
     UnknownTopic,
 )
-from .worker import connect
 
 if _TYPE_CHECKING:
     from . import aio
@@ -72,6 +73,9 @@ __all__ = [
     "Statistics",
     "TransportUnavailable",
     "UnknownTopic",
+    "Worker",
+    "WorkerPublisher",
+    "WorkerStatistics",
     "aio",
     "connect",
     "events",

@@ -140,6 +140,14 @@ class Batch:
     def __len__(self) -> int:
         return sum(run.length for run in self._runs) + (self._single is not None)
 
+    def _first_class(self) -> type[Any]:
+        return type(self._single) if self._single is not None else self._runs[0].contract
+
+    def __repr__(self) -> str:
+        if self._channel is None:
+            return "<mycelium.Batch: no longer valid>"
+        return f"<mycelium.Batch of {len(self)} messages, first {self._first_class().NAME}>"
+
     def __iter__(self) -> Iterator[Any]:
         """Yields the messages in order.
 

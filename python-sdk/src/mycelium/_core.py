@@ -147,7 +147,7 @@ class ChannelCore(Inbox):
             consumer.frames += 1
             return message
 
-    def _take_batch(self, limit: int) -> Batch | None:
+    def _take_batch(self, limit: int, one_class: bool = False) -> Batch | None:
         """Takes what is there, up to so many messages; None: :meth:`_look` at what is there."""
         consumer = self._consumer
         words, end, find = consumer.words, consumer.end, self._fixed.get
@@ -171,6 +171,8 @@ class ChannelCore(Inbox):
             runs.append(Run(contract, word, count, length))
             word += count * length
             limit -= length
+            if one_class:
+                break
         if not runs:
             return None
         batch = self._current = Batch(self, consumer.views, first, runs)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import messages
 from ._batch import Batch
+from ._connect import dialer
 from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
 from ._publisher import Publisher, Reservation
@@ -40,7 +41,6 @@ from ._sleeper import Sleeper
 from ._waits import Blocking, Steps, Wait, flushed
 from .events import Event
 from .exceptions import ChannelClosed, ChannelError, ChannelFull
-from .worker import dialer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -257,14 +257,14 @@ class AsyncChannel(ChannelCore):
             if message is not None:
                 return message
 
-    async def recv_batch(self, limit: int = 1024, timeout: float | None = None) -> Batch:
+    async def recv_batch(self, limit: int = 1024, timeout: float | None = None, *, one_class: bool = False) -> Batch:
         """As :meth:`Channel.recv_batch`."""
         if limit < 1:
             raise ValueError(f"limit={limit}, legal: 1 or more")
         self._step()
         deadline: int | None = -1
         while True:
-            batch = self._take_batch(limit)
+            batch = self._take_batch(limit, one_class)
             if batch is not None:
                 return batch
             if deadline == -1:

@@ -170,12 +170,13 @@ class Channel(ChannelCore):
         finally:
             consumer.frames += taken
 
-    def recv_batch(self, limit: int = 1024, timeout: float | None = None) -> Batch:
+    def recv_batch(self, limit: int = 1024, timeout: float | None = None, *, one_class: bool = False) -> Batch:
         """Returns everything that is there, as one batch; waits until there is something.
 
         Args:
             limit: Most messages of the batch.
             timeout: Longest wait in seconds; None for ever, 0 to look once.
+            one_class: End the batch where messages of another class begin.
 
         Raises:
             TimeoutError: No message in time; the rest as :meth:`recv`.
@@ -186,7 +187,7 @@ class Channel(ChannelCore):
         self._check_open()
         deadline: int | None = -1
         while True:
-            batch = self._take_batch(limit)
+            batch = self._take_batch(limit, one_class)
             if batch is None:
                 if deadline == -1:
                     deadline = deadline_after(timeout)
