@@ -250,6 +250,7 @@ class ShmLink(Link):
 
     def arm(self) -> bool:
         self.idle()  # Arrays may have died since.
+        self.producer.settle()
         self.consumer.set_parked(True)
         if not self._fenced:
             ordering.heavy_fence()

@@ -25,8 +25,10 @@ from ._frame import FrameHeader, header_word, parse_header, record_len
 from ._segment import RingMemory, make_private
 from .exceptions import SegmentCorrupt
 
-__all__ = ["Consumer", "Producer", "max_payload"]
+__all__ = ["COMMITTING", "Consumer", "Producer", "max_payload"]
 
+COMMITTING = -2
+"""As :attr:`Producer.limit`: a commit has begun and is not noted. What sends next takes the long way and settles it."""
 _POSITION_MAX = 1 << 62
 
 
@@ -243,13 +245,15 @@ class Producer:
         tail_word: Word of ``tail``.
         parked_word: Word of the consumer's parked flag.
         bias: ``tail = bias + word * 8`` for words of the current lap.
-        limit: A record that ends at or below this word may be written without asking.
+        limit: A record that ends at or below this word may be written without asking; :data:`COMMITTING` while one
+            is being committed.
         frames: Records committed.
     """
 
     __slots__ = (
         "_barrier",
         "_base",
+        "_before",
         "_capacity",
         "_careful",
         "_control",
@@ -283,6 +287,7 @@ class Producer:
         self.frames = 0
         self._base = ring.base
         self._end = ring.base + ring.capacity // 8
+        self._before: tuple[int, int, int] | None = None  # word, bias and frames before a commit that may wrap
         self._capacity = ring.capacity
         self._control = ring.control
         self._barrier = barrier
@@ -350,12 +355,45 @@ class Producer:
         position = self.position
         if position + need - self._head <= self._capacity:
             return True
+        self._load_head()
+        return position + need - self._head <= self._capacity
+
+    def _load_head(self) -> None:
         head = self.words[self._control + layout.RING_HEAD_OFFSET // 8]
+        position = self.position
         if head % 8 or not self._head <= head <= position:
             legal = f"a multiple of 8 in {self._head}..={position}"
             raise SegmentCorrupt(field="head", value=head, legal=legal)
         self._head = head
-        return position + need - head <= self._capacity
+
+    def settle(self) -> None:
+        """Completes what an exception, such as KeyboardInterrupt, cut short between a commit and the note of it.
+
+        Everything that is committed stays committed and is counted, and a consumer that sleeps is woken.
+        """
+        if self.limit != COMMITTING:
+            return
+        words = self.words
+        if self._before is not None:
+            self.word, self.bias, self.frames = self._before
+        word, bias, frames = self.word, self.bias, self.frames
+        while (header := words[word]) != 0:
+            record = _check_record(header, (word - self._base) * 8, self._capacity, self._capacity)
+            frames += not record.is_pad
+            word += record_len(record.payload_len) // 8
+            if word == self._end:
+                word = self._base
+                bias += self._capacity
+            if bias + word * 8 > self._head + self._capacity:
+                legal = f"at most head + capacity = {self._head + self._capacity}"
+                raise SegmentCorrupt(field="tail", value=bias + word * 8, legal=legal)
+        self._before = word, bias, frames
+        self.word, self.bias, self.frames = self._before
+        words[self.tail_word] = bias + word * 8
+        words[self.parked_word] = 0
+        self.notify()
+        self._before = None
+        self._set_limit()
 
     def claim(self, count: int) -> int:
         """Makes room for a record of ``count`` words, header included, and writes padding where it is needed.
@@ -365,11 +403,14 @@ class Producer:
         Returns:
             The word of the record's header; -1 if the ring is full.
         """
+        self.settle()
         if not self.has_room(count):
             return -1
         words = self.words
         room = self._end - self.word
         if count > room:
+            self.limit = COMMITTING
+            self._before = self.word, self.bias, self.frames
             words[self._base] = 0
             if self._barrier is not None:
                 self._barrier()
@@ -377,12 +418,41 @@ class Producer:
             self.bias += self._capacity
             self.word = self._base
             words[self.tail_word] = self.position
+        self._before = None
         self._set_limit()
         return self.word
 
-    def commit(self, word: int, next_word: int, header: int) -> None:
+    def extend(self, count: int, wanted: int) -> tuple[int, int]:
+        """Returns what :meth:`claim` has made room for: the word of the first record, and the number of records.
+
+        Args:
+            count: Words of a record, as given to :meth:`claim`.
+            wanted: Most records.
+        """
+        self._load_head()
+        space = (self._head + self._capacity - 8 - self.bias) >> 3
+        return self.word, min(wanted, (min(self._end, space) - self.word) // count)
+
+    def commit_many(self, word: int, count: int, number: int, header: int) -> None:
+        """Makes adjacent records of one kind visible, all at once: the first one is committed last.
+
+        Args:
+            word: Word of the first record.
+            count: Words of a record.
+            number: How many records.
+            header: The header word of all.
+        """
+        next_word = word + count * number
+        if number > 1:
+            later = memoryview(header.to_bytes(8, "little") * (number - 1)).cast("Q")
+            self.words[word + count : next_word : count] = later
+        self.commit(word, next_word, header, number)
+
+    def commit(self, word: int, next_word: int, header: int, frames: int = 1) -> None:
         """Makes the record from ``word`` to ``next_word`` visible, and notifies the consumer if it sleeps."""
         words = self.words
+        self.limit = COMMITTING
+        self._before = self.word, self.bias, self.frames
         wraps = next_word == self._end
         words[self._base if wraps else next_word] = 0
         if self._barrier is not None:
@@ -392,12 +462,13 @@ class Producer:
             self.bias += self._capacity
             next_word = self._base
         self.word = next_word
-        self.frames += 1
+        self.frames += frames
         words[self.tail_word] = self.bias + next_word * 8
-        self._set_limit()
         if words[self.parked_word] or self._fenced:
             words[self.parked_word] = 0
             self.notify()
+        self._before = None
+        self._set_limit()
 
     def set_parked(self, parked: bool) -> None:
         """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""

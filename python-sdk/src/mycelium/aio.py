@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import messages
 from ._batch import Batch
+from ._burst import burst_of
 from ._connect import dialer
 from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
@@ -385,6 +386,16 @@ class AsyncPublisher(Publisher[MessageT]):
         while True:
             try:
                 return super().send_raw(payload, 0)
+            except ChannelFull as full:
+                await self._channel._wait_for_room(full.needed, deadline, full)
+
+    async def send_many(self, messages: Any, timeout: float | None = None) -> int:  # type: ignore[override]  # awaited
+        """As :meth:`Publisher.send_many`; suspends only where there is no room."""
+        deadline = deadline_after(timeout)
+        burst = burst_of(self, messages)
+        while True:
+            try:
+                return burst.run(0)
             except ChannelFull as full:
                 await self._channel._wait_for_room(full.needed, deadline, full)
 

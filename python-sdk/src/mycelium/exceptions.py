@@ -52,7 +52,13 @@ __all__ = [
 
 
 class ChannelError(Exception):
-    """Base class of all exceptions of this package."""
+    """Base class of all exceptions of this package.
+
+    Attributes:
+        sent: Messages that :meth:`Publisher.send_many` had sent before it raised this; 0 elsewhere.
+    """
+
+    sent: int = 0
 
 
 class AddressError(ChannelError, ValueError):
@@ -178,9 +184,10 @@ class UnknownTopic(ChannelError, LookupError):
 
 
 class ChannelFull(ChannelError, TimeoutError):
-    """There was no room for the frame before the timeout ended; nothing was sent.
+    """There was no room for the frame before the timeout ended; it was not sent.
 
     Attributes:
+        sent: Messages of :meth:`Publisher.send_many` that were sent before; 0 elsewhere.
         needed: Bytes that the record takes.
         free: Bytes that were free at the last look.
     """
