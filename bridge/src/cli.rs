@@ -1,4 +1,4 @@
-//! The command line: `run`, `check` and `demo`.
+//! The command line: `run`, `check`, `quarantine` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use mycelium_bridge::logging::LogFormat;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
+mod quarantine;
 mod run;
 
 /// Exit code of a failure while running.
@@ -46,6 +47,9 @@ enum Command {
         /// What the processes to end carry.
         mark: String,
     },
+    /// Look at records that kept killing their worker, and send them again.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Replay real quotes to two Python workers over shared memory and over the socket, kill one, and verify everything.
     Demo(demo::DemoArguments),
 }
@@ -68,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config } => check(&config),
         Command::Guard { mark } => guard(&mark),
+        Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
