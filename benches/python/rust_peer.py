@@ -37,10 +37,12 @@ def begin_reading(channel: Channel, publisher: Publisher[Tick]) -> int:
     return time.perf_counter_ns()
 
 
-def end_reading(channel: Channel, start: int, sequences: int, bids: float) -> None:
+def end_reading(channel: Channel, start: int, sequences: int, bids: float, batches: int = 0) -> None:
     elapsed = time.perf_counter_ns() - start
-    count = channel.statistics().frames_in - CHECKED
-    report(rate=count * 1e9 / elapsed, count=count, sequences=sequences, bids=bids, parks=channel.statistics().parks)
+    seen = channel.statistics()
+    count = seen.frames_in - CHECKED
+    more = {"mean_batch": count / batches} if batches else {}
+    report(rate=count * 1e9 / elapsed, count=count, sequences=sequences, bids=bids, parks=seen.parks, **more)
 
 
 def accessor(channel: Channel, publisher: Publisher[Tick], messages: int, millis: int) -> None:
@@ -53,13 +55,14 @@ def accessor(channel: Channel, publisher: Publisher[Tick], messages: int, millis
 
 
 def rows(channel: Channel, publisher: Publisher[Tick], messages: int, millis: int) -> None:
-    sequences, bids = 0, 0.0
+    sequences, bids, batches = 0, 0.0, 0
     start = begin_reading(channel, publisher)
     for batch in channel.batches(BATCH):
+        batches += 1
         for sequence, _, bid, _ in batch.rows(Tick):
             sequences += sequence
             bids += bid
-    end_reading(channel, start, sequences, bids)
+    end_reading(channel, start, sequences, bids, batches)
 
 
 def columns(channel: Channel, publisher: Publisher[Tick], messages: int, millis: int) -> None:
@@ -74,13 +77,14 @@ def columns(channel: Channel, publisher: Publisher[Tick], messages: int, millis:
         ticks = batch.columns(Tick)
         return int(ticks["sequence"].sum()), float(ticks["bid"].sum())
 
-    sequences, bids = 0, 0.0
+    sequences, bids, batches = 0, 0.0, 0
     start = begin_reading(channel, publisher)
     for batch in channel.batches(BATCH):
+        batches += 1
         some_sequences, some_bids = sums(batch)
         sequences += some_sequences
         bids += some_bids
-    end_reading(channel, start, sequences, bids)
+    end_reading(channel, start, sequences, bids, batches)
 
 
 def begin_publishing(channel: Channel, publisher: Publisher[Tick]) -> int:

@@ -11,7 +11,7 @@ use mycelium_benches::carriers::bridge::{accept_with, introduce};
 
 use crate::catalog::{Case, Transport, Way};
 use crate::program::{Figures, Program, Watch};
-use crate::side::{Side, grant_requests, next_connection, text};
+use crate::side::{Poll, Side, grant_requests, next_connection, text};
 use crate::tick::Tick;
 
 /// Longest payload of a link, in bytes.
@@ -189,7 +189,7 @@ impl Runner {
         let (program, mut side) =
             self.connect("idle", Transport::Shm, USUAL_SPIN_US, ring, &more)?;
         let mut watch = program.watch();
-        let begun = side.receive(&mut watch).map(drop);
+        let begun = side.receive(Poll::LookAway, &mut watch).map(drop);
         let ((), figures) = conclude(begun, program)?;
         drop(side);
         Ok(figures)
@@ -257,7 +257,7 @@ fn round_trips(
         if sleeps {
             side.sleep_until_message(watch)?;
         }
-        Ok((sent, side.receive(watch)?))
+        Ok((sent, side.receive(Poll::AtOnce, watch)?))
     };
     let mut sequence = 0;
     while sequence < CHECKED + WARM_UP {
@@ -287,7 +287,7 @@ fn round_trips(
 /// Sends what Python compares and then, when it asks, the messages that it counts.
 fn produce(side: &mut Side, watch: &mut Watch, messages: u64) -> Result<(), String> {
     for count in [CHECKED, messages] {
-        side.receive(watch)?;
+        side.receive(Poll::LookAway, watch)?;
         for sequence in 0..count {
             side.send(&tick(sequence), watch)?;
         }
@@ -308,7 +308,7 @@ fn consume(side: &mut Side, watch: &mut Watch, messages: u64) -> Result<(), Stri
         (messages, known as fn(u64) -> Tick),
     ] {
         for sequence in 0..count {
-            let got = side.receive(watch)?;
+            let got = side.receive(Poll::LookAway, watch)?;
             let sent = expected(sequence);
             if got != sent {
                 return Err(changed(&sent, &got));

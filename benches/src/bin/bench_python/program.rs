@@ -38,6 +38,9 @@ pub(crate) struct Figures {
     /// How often Python slept.
     #[serde(default)]
     pub(crate) parks: Option<u64>,
+    /// Messages in a batch, on average.
+    #[serde(default)]
+    pub(crate) mean_batch: Option<f64>,
     /// Messages that were read.
     #[serde(default)]
     pub(crate) count: u64,

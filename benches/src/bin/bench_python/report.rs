@@ -43,6 +43,8 @@ struct Measured {
     rate: Option<f64>,
     /// Median over the rounds.
     cpu_percent: Option<f64>,
+    /// Median over the rounds: messages that came in one batch, on average.
+    mean_batch: Option<f64>,
     /// How often Python slept in each round.
     parks: Vec<u64>,
     /// The figure of every round that worked: nanoseconds, messages in a second, or percent.
@@ -88,6 +90,7 @@ impl Measured {
                 }),
             rate: of(|one| one.rate),
             cpu_percent: of(|one| one.cpu_percent),
+            mean_batch: of(|one| one.mean_batch),
             parks: good.iter().filter_map(|one| one.parks).collect(),
             rounds: good.iter().filter_map(|one| figure(one)).collect(),
             failure: failure(runs),
@@ -210,11 +213,14 @@ impl Report {
                 let _ = writeln!(out, "| {} | {} |", one.title, us.join(" | "));
             }
         }
-        out.push_str("\n| messages | million in a second | nanoseconds each |\n|---|---|---|\n");
+        out.push_str(
+            "\n| messages | million in a second | nanoseconds each | in a batch |\n|---|---|---|---|\n",
+        );
         for one in self.measured() {
             if let Some(rate) = one.rate {
-                let each = short(1e9 / rate);
-                let _ = writeln!(out, "| {} | {} | {each} |", one.title, short(rate / 1e6));
+                let (millions, each) = (short(rate / 1e6), short(1e9 / rate));
+                let batch = one.mean_batch.map_or_else(String::new, short);
+                let _ = writeln!(out, "| {} | {millions} | {each} | {batch} |", one.title);
             }
         }
         let failed: Vec<_> = self

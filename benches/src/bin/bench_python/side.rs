@@ -19,8 +19,17 @@ use crate::tick::Tick;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Milliseconds between two looks at whether Python still runs.
 const LOOK_MS: u16 = 50;
-/// A side that finds no room looks away for so many pause instructions.
+/// In bulk a side that finds nothing, or no room, looks away for so many pause instructions.
 const PAUSES: u32 = 256;
+
+/// What a side does that polls rings in vain.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Poll {
+    /// It looks again at once.
+    AtOnce,
+    /// It looks away for a moment.
+    LookAway,
+}
 
 /// Rust's side: both rings, or the socket.
 pub(crate) enum Side {
@@ -91,9 +100,7 @@ impl Side {
                 match ends.try_publish_message(tick) {
                     Ok(()) => return Ok(()),
                     Err(ReserveError::Full { .. }) => {
-                        for _ in 0..PAUSES {
-                            std::hint::spin_loop();
-                        }
+                        look_away();
                         watch.check()?;
                     }
                     Err(error) => return Err(text(error)),
@@ -106,15 +113,18 @@ impl Side {
         }
     }
 
-    /// The next message. Rings are polled without a pause.
+    /// The next message.
     #[inline]
-    pub(crate) fn receive(&mut self, watch: &mut Watch) -> Result<Tick, String> {
+    pub(crate) fn receive(&mut self, poll_rings: Poll, watch: &mut Watch) -> Result<Tick, String> {
         match self {
             Self::Rings(ends, _) => loop {
                 if let Some(frame) = ends.peek().map_err(text)? {
                     let tick = frame.read().map_err(text)?;
                     ends.advance();
                     return Ok(tick);
+                }
+                if poll_rings == Poll::LookAway {
+                    look_away();
                 }
                 watch.check()?;
             },
@@ -164,6 +174,12 @@ impl Side {
             reason: InlineString::default(),
         });
         stream.flush_until(Instant::now() + PATIENCE).map_err(text)
+    }
+}
+
+fn look_away() {
+    for _ in 0..PAUSES {
+        std::hint::spin_loop();
     }
 }
 
