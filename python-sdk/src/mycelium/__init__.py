@@ -23,7 +23,8 @@ from ._differences import ContractDifference
 from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
 from ._statistics import Statistics
-from ._worker import Worker, WorkerPublisher, WorkerStatistics
+from ._worker import Worker, WorkerStatistics
+from ._worker_publisher import AsyncWorkerPublisher, WorkerPublisher
 from .channel import Channel
 from .exceptions import (
     AddressError,
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressError",
+    "AsyncWorkerPublisher",
     "Batch",
     "Channel",
     "ChannelClosed",

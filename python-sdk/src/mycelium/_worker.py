@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from ._connect import connect
 from ._contracts import is_contract
 from ._timers import Timer
+from ._worker_publisher import AsyncWorkerPublisher, WorkerPublisher
 from .exceptions import ChannelClosed, ChannelError, LinkFailed, PeerLost
 
 if TYPE_CHECKING:
     from ._batch import Batch
-    from ._publisher import Publisher, Reservation
+    from ._core import ChannelCore
     from .channel import Channel
+    from .events import Event
 
-__all__ = ["Worker", "WorkerPublisher", "WorkerStatistics"]
+__all__ = ["Worker", "WorkerStatistics"]
 
 MessageT = TypeVar("MessageT")
+PublisherT = TypeVar("PublisherT", bound="WorkerPublisher[Any] | AsyncWorkerPublisher[Any]")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _log = logging.getLogger("mycelium.worker")
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
@@ -50,41 +54,6 @@ class WorkerStatistics(NamedTuple):
     timer_misses: int
 
 
-class WorkerPublisher(Generic[MessageT]):
-    """Publishes one kind of message once the worker is connected; made by :meth:`Worker.publisher`.
-
-    ``send``, ``reserve`` and the rest are those of :class:`mycelium.Publisher`, at the same cost.
-
-    Attributes:
-        contract: The message class.
-    """
-
-    def __init__(self, contract: type[MessageT]) -> None:
-        self.contract = contract
-
-    def _bind(self, publisher: Publisher[MessageT]) -> None:
-        # Bound methods on the instance: calling one is one look-up, as on the publisher itself.
-        for name in ("send", "reserve", "send_many", "send_raw"):
-            if hasattr(publisher, name):
-                setattr(self, name, getattr(publisher, name))
-
-    def _not_connected(self) -> NoReturn:
-        name = getattr(self.contract, "NAME", self.contract)
-        raise RuntimeError(f"worker is not connected: message={name}; publish in a handler or in @worker.on_start")
-
-    def send(self, message: Any, timeout: float | None = None) -> None:
-        """As :meth:`mycelium.Publisher.send`."""
-        self._not_connected()
-
-    def send_raw(self, payload: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
-        """As :meth:`mycelium.Publisher.send_raw`."""
-        self._not_connected()
-
-    def reserve(self, timeout: float | None = None) -> Reservation[MessageT]:
-        """As :meth:`mycelium.Publisher.reserve`."""
-        self._not_connected()
-
-
 class _Handler(NamedTuple):
     function: Callable[..., Any]
     on_error: str
@@ -111,6 +80,10 @@ class Worker:
     that raises ends the process with exit code 1, its message not acknowledged: the bridge starts a successor, which
     gets it again. With ``on_error="skip"`` the message is acknowledged, counted and logged instead.
 
+    Where one of the functions is an ``async def``, or there is an :meth:`async_publisher`, the whole worker runs in an
+    event loop, over :mod:`mycelium.aio`. Messages are still handled one after the other, each until its handler is
+    done; timers run beside them whenever a handler awaits. Plain functions are called as they are, and must not block.
+
     Args:
         contracts: As for :func:`mycelium.connect`; None: the classes of the handlers and publishers.
         on_error: ``"exit"`` or ``"skip"``, for handlers and timers that do not say themselves.
@@ -134,8 +107,9 @@ class Worker:
         self._timers: list[Timer] = []
         self._starts: list[Callable[[], Any]] = []
         self._shutdowns: list[Callable[[float], Any]] = []
-        self._publishers: list[WorkerPublisher[Any]] = []
-        self._channel: Channel | None = None
+        self._events: list[Callable[[Event], Any]] = []
+        self._publishers: list[WorkerPublisher[Any] | AsyncWorkerPublisher[Any]] = []
+        self._channel: ChannelCore | None = None
         self._state = "new"
         self._stopping = False
         self._told: BaseException | None = None
@@ -229,21 +203,39 @@ class Worker:
         self._shutdowns.append(function)
         return function
 
+    def on_event(self, function: FunctionT) -> FunctionT:
+        """Calls the function with what happens besides messages: a record of :mod:`mycelium.events`.
+
+        It is a plain function, and an exception in it ends the worker.
+
+        Raises:
+            TypeError: It is an ``async def``.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"event handler is async: handler={_name(function)}; make it a plain function")
+        self._events.append(function)
+        return function
+
     def publisher(self, contract: type[MessageT]) -> WorkerPublisher[MessageT]:
-        """Returns a publisher; it may be asked for before the worker runs, and works once it does."""
-        if not is_contract(contract):
-            raise TypeError(f"not a message class: {contract!r}; use a class of the generated messages module")
-        publisher = WorkerPublisher(contract)
-        self._publishers.append(publisher)
+        """Returns a publisher for plain functions; asked for before the worker runs, it works once it does."""
+        return self._add_publisher(WorkerPublisher(_checked(contract)))
+
+    def async_publisher(self, contract: type[MessageT]) -> AsyncWorkerPublisher[MessageT]:
+        """Returns a publisher whose ``send`` is awaited; makes the worker run in an event loop."""
+        return self._add_publisher(AsyncWorkerPublisher(_checked(contract)))
+
+    def _add_publisher(self, publisher: PublisherT) -> PublisherT:
         if self._channel is not None:
-            publisher._bind(self._channel.publisher(contract))
+            name = getattr(publisher.contract, "NAME", "")
+            raise RuntimeError(f"worker runs already: message={name}; ask for publishers before worker.run()")
+        self._publishers.append(publisher)
         return publisher
 
     # ---- what functions ask for
 
     @property
-    def channel(self) -> Channel:
-        """The connection.
+    def channel(self) -> ChannelCore:
+        """The connection: a :class:`mycelium.Channel`, or an ``AsyncChannel`` where the worker is async.
 
         Raises:
             RuntimeError: The worker does not run.
@@ -306,16 +298,22 @@ class Worker:
     def _main(self, address: str | None, options: dict[str, Any], *, own_logging: bool, check: bool) -> int:
         self._stopping = False
         self._told = None
+        self._own_logging = own_logging
         options = {"contracts": self._contracts or self._classes(), "name": self._name, **options}
+        if self._events:
+            options["on_event"] = self._on_event
         try:
-            with connect(address, **options) as channel:
-                self._channel = channel
-                try:
-                    if own_logging:
-                        _set_level(channel.settings.get("log_level", "INFO"))
-                    self._serve(channel)
-                finally:
-                    self._channel = None
+            if self._is_async():
+                from ._worker_async import run
+
+                run(self, address, options)
+            else:
+                with connect(address, **options) as channel:
+                    try:
+                        self._connected(channel)
+                        self._serve(channel)
+                    finally:
+                        self._channel = None
             self.health("stopped")
         except KeyboardInterrupt:
             self.health("stopped")
@@ -331,12 +329,28 @@ class Worker:
             _log.info("worker ended: %s", self.statistics())
         return 0
 
+    def _is_async(self) -> bool:
+        functions = [it.function for it in self._handlers.values()] + [it.function for it in self._timers]
+        functions += [*self._starts, *self._shutdowns]
+        publishers = any(isinstance(it, AsyncWorkerPublisher) for it in self._publishers)
+        return publishers or any(map(inspect.iscoroutinefunction, functions))
+
+    def _connected(self, channel: ChannelCore) -> None:
+        self._channel = channel
+        if self._own_logging:
+            _set_level(channel.settings.get("log_level", "INFO"))
+
+    def _on_event(self, event: Event) -> None:
+        for function in self._events:
+            self._call(function, event)
+
     def _classes(self) -> list[type[Any]]:
         return list(dict.fromkeys([*self._handlers, *(it.contract for it in self._publishers)]))
 
     def _serve(self, channel: Channel) -> None:
         for publisher in self._publishers:
-            publisher._bind(channel.publisher(publisher.contract))
+            if isinstance(publisher, WorkerPublisher):
+                publisher._bind(channel.publisher(publisher.contract))
         for function in self._starts:
             self._call(function)
         if self._state == "new":
@@ -345,8 +359,10 @@ class Worker:
         try:
             if not self._stopping:
                 self._loop(channel)
-        except ChannelClosed:
-            pass  # a shutdown, and everything is handled
+        except ChannelClosed as closed:
+            if closed is self._told:
+                raise
+            # Otherwise a shutdown, and everything is handled.
         except KeyboardInterrupt:
             self._end(channel)
             raise
@@ -355,14 +371,11 @@ class Worker:
     def _end(self, channel: Channel) -> None:
         self.health("draining")
         for function in self._shutdowns:
-            left = channel._left_ms(channel._shutdown_at)
-            self._call(function, float("inf") if left is None else left / 1e3)
+            self._call(function, _seconds_left(channel))
 
     def _loop(self, channel: Channel) -> None:
-        now = time.monotonic_ns()
-        for timer in self._timers:
-            timer.start(now)
-        if any(handler.limit for handler in self._handlers.values()):
+        self._start_timers()
+        if self._largest_batch():
             self._loop_of_batches(channel)
         elif self._timers:
             self._loop_with_timers(channel)
@@ -381,6 +394,15 @@ class Worker:
                 if self._stopping:
                     return
 
+    def _start_timers(self) -> None:
+        now = time.monotonic_ns()
+        for timer in self._timers:
+            timer.start(now)
+
+    def _largest_batch(self) -> int:
+        """Most messages of a batch; 0 where no handler takes batches."""
+        return max((handler.limit for handler in self._handlers.values()), default=0)
+
     def _loop_with_timers(self, channel: Channel) -> None:
         while not self._stopping:
             left = self._run_timers(channel)
@@ -393,7 +415,7 @@ class Worker:
             self._handle(message)
 
     def _loop_of_batches(self, channel: Channel) -> None:
-        largest = max(handler.limit for handler in self._handlers.values())
+        largest = self._largest_batch()
         while not self._stopping:
             left = self._run_timers(channel)
             if self._stopping:
@@ -477,6 +499,17 @@ class Worker:
         if not skips:
             self._told = error
             raise error
+
+
+def _checked(contract: type[MessageT]) -> type[MessageT]:
+    if not is_contract(contract):
+        raise TypeError(f"not a message class: {contract!r}; use a class of the generated messages module")
+    return contract
+
+
+def _seconds_left(channel: ChannelCore) -> float:
+    left = channel._left_ms(channel._shutdown_at)
+    return float("inf") if left is None else left / 1e3
 
 
 def _mode(on_error: str) -> str:
