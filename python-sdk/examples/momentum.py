@@ -1,45 +1,63 @@
-"""Momentum: buys while the fast average of the mid price is above the slow one, sells while it is below."""
+"""Momentum: buys while the fast average of the mid price is above the slow one, and sells while it is below.
+
+A worker of the bridge; its settings, all optional::
+
+    [worker.settings]
+    fast = 16          # quotes of the fast average
+    slow = 128         # quotes of the slow one
+    band = 2e-5        # by how much of the price they have to differ
+"""
 
 from __future__ import annotations
 
-import operator
+import mycelium
+from mycelium.messages import Quote, Side, Signal
 
-from mycelium.messages import Side
-from replay import Decision, main
-
-FAST = 2 / (16 + 1)
-SLOW = 2 / (128 + 1)
-# The averages have to be apart by this part of the price, so that noise does not flip the side back and forth.
-BAND = 2e-5
+worker = mycelium.Worker()
+signals = worker.publisher(Signal)
 
 
-class Momentum:
-    """Two exponential moving averages, of 16 and 128 quotes."""
+class Averages:
+    """Two exponential moving averages of one instrument's price."""
 
-    def __init__(self) -> None:
-        self._fast = 0.0
-        self._slow = 0.0
-        self._side = Side.HOLD
+    def __init__(self, price: float) -> None:
+        self.fast = self.slow = price
+        self.side = Side.HOLD
 
-    def decide(self, bids: list[float], asks: list[float], *, every: bool) -> list[Decision]:
-        """Returns BUY, SELL or HOLD where that changes, or for every quote."""
-        decisions: list[Decision] = []
-        fast, slow, side = self._fast, self._slow, self._side
-        if not slow:
-            fast = slow = bids[0] + asks[0]
-        buy, sell, hold = Side.BUY, Side.SELL, Side.HOLD
-        # Twice the mid price serves as well: only proportions matter.
-        for index, price in enumerate(map(operator.add, bids, asks)):
-            fast += FAST * (price - fast)
-            slow += SLOW * (price - slow)
-            now = buy if fast > slow * (1 + BAND) else sell if fast < slow * (1 - BAND) else hold
-            if now is not side or every:
-                side = now
-                strength = min(1.0, abs(fast / slow - 1) / (4 * BAND))
-                decisions.append(Decision(index, side, strength))
-        self._fast, self._slow, self._side = fast, slow, side
-        return decisions
+    def update(self, price: float) -> Side:
+        """Takes the next price; returns what the averages say now."""
+        settings = worker.settings
+        self.fast += (price - self.fast) * 2 / (settings.get("fast", 16) + 1)
+        self.slow += (price - self.slow) * 2 / (settings.get("slow", 128) + 1)
+        distance = self.fast / self.slow - 1
+        band = settings.get("band", 2e-5)
+        return Side.BUY if distance > band else Side.SELL if distance < -band else Side.HOLD
+
+
+averages: dict[str, Averages] = {}
+
+
+@worker.on(Quote)
+def on_quote(quote: Quote) -> None:
+    """Answers a quote where it changes the side."""
+    price = (quote.bid + quote.ask) / 2
+    symbol = quote.symbol
+    if symbol not in averages:
+        averages[symbol] = Averages(price)
+    state = averages[symbol]
+    side = state.update(price)
+    if side is state.side:
+        return
+    state.side = side
+    # Written in place, straight into the ring; `signals.send(Signal(...))` does the same with a copy.
+    with signals.reserve() as signal:
+        signal.worker = worker.channel.name[:16]
+        signal.quote_sequence = quote.sequence
+        signal.quote_timestamp_ns = quote.timestamp_ns
+        signal.side = side
+        signal.strength = min(1.0, abs(state.fast / state.slow - 1) * 1e4)
+        signal.price = price
 
 
 if __name__ == "__main__":
-    main(Momentum())
+    worker.run()

@@ -40,11 +40,11 @@ class WorkerPublisher(_Unbound[MessageT]):
     """
 
     def _bind(self, publisher: Publisher[MessageT]) -> None:
-        self._take(publisher, "send", "send_raw", "reserve")
+        self._take(publisher, "send", "send_raw", "send_many", "reserve")
 
     def _bind_async(self, publisher: AsyncPublisher[MessageT]) -> None:
         plain: Any = Publisher
-        for name in ("send", "send_raw"):
+        for name in ("send", "send_raw", "send_many"):
             method = getattr(plain, name)
             setattr(self, name, lambda message, timeout=None, method=method: method(publisher, message, 0))
         setattr(self, "reserve", lambda timeout=None: plain.reserve(publisher, 0))  # noqa: B010  # a method otherwise
@@ -55,6 +55,10 @@ class WorkerPublisher(_Unbound[MessageT]):
 
     def send_raw(self, payload: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """As :meth:`mycelium.Publisher.send_raw`."""
+        self._not_connected()
+
+    def send_many(self, messages: Any, timeout: float | None = None) -> int:
+        """As :meth:`mycelium.Publisher.send_many`."""
         self._not_connected()
 
     def reserve(self, timeout: float | None = None) -> Reservation[MessageT]:
@@ -72,7 +76,7 @@ class AsyncWorkerPublisher(_Unbound[MessageT]):
     """
 
     def _bind_async(self, publisher: AsyncPublisher[MessageT]) -> None:
-        self._take(publisher, "send", "send_nowait", "send_raw", "reserve")
+        self._take(publisher, "send", "send_nowait", "send_raw", "send_many", "reserve")
 
     async def send(self, message: Any, timeout: float | None = None) -> None:
         """As :meth:`mycelium.aio.AsyncPublisher.send`."""
@@ -84,6 +88,10 @@ class AsyncWorkerPublisher(_Unbound[MessageT]):
 
     async def send_raw(self, payload: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """As :meth:`mycelium.aio.AsyncPublisher.send_raw`."""
+        self._not_connected()
+
+    async def send_many(self, messages: Any, timeout: float | None = None) -> int:
+        """As :meth:`mycelium.aio.AsyncPublisher.send_many`."""
         self._not_connected()
 
     def reserve(self, timeout: float | None = None) -> AsyncReservation[MessageT]:

@@ -331,14 +331,14 @@ impl Replay {
 fn write_config(paths: &Paths, transport: Transport) -> Result<PathBuf, DemoError> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let contracts = absolute(&paths.root.join("contracts/bandit.yaml"));
-    let examples = absolute(&paths.root.join("python-sdk/examples"));
+    let examples = absolute(&paths.root.join("python-sdk/examples/demo"));
     let python = absolute(&paths.python);
     let name = transport.name();
     let mut text = format!(
         "[bridge]\ncontracts = {contracts:?}\ntransport = {name:?}\nring_capacity = \"1MiB\"\n"
     );
     for worker in WORKERS {
-        let script = examples.join(format!("{worker}.py"));
+        let script = examples.join(format!("replay_{worker}.py"));
         text += &format!(
             "\n[[worker]]\nname = {worker:?}\ncommand = [{python:?}, {script:?}]\n\
              subscribe = [\"Quote\", \"ReplayMark\"]\nrestart_limit = 3\n"

@@ -309,15 +309,16 @@ class Router(LinkDouble):
         return self.attached is not None and not self.backlog and not self._flying
 
     def _look_at_condition(self) -> None:
-        if self._until is None:
+        until, self._until = self._until, None  # it may publish, which leads back to here
+        if until is None:
             return
         try:
-            if not self._until():
+            if not until():
                 if time.monotonic() < self._until_end:
+                    self._until = until
                     return
                 self.until_missed = True
         except BaseException as problem:  # of the test; raised in its own thread
             self.until_problem = problem
-        self._until = None
         self._shutdown = control.Shutdown(deadline_ms=5000, reason="the test is over")
         self._shutdown_waits = False
