@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
-use crate::event_loop::{ControlOptions, ControlPlane, ControlThread, StartError};
+use crate::event_loop::{ControlOptions, ControlPlane, ControlThread, StartError, WorkerStatus};
 use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry};
 use crate::local::LocalChannel;
 use crate::routes::{KeyPart, Topic};
@@ -172,6 +172,20 @@ impl Bridge {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.registry.links()
+    }
+
+    /// What is known of the workers; see [`ControlHandle::workers`](crate::event_loop::ControlHandle::workers).
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let control = self.control.as_ref();
+        control.map_or_else(Vec::new, |control| control.handle().workers())
+    }
+
+    /// What is known of the worker with this name.
+    #[must_use]
+    pub fn worker(&self, name: &str) -> Option<WorkerStatus> {
+        let mut workers = self.workers().into_iter();
+        workers.find(|worker| worker.name == name)
     }
 
     /// Clients that were refused because `max_pending_handshakes` others were in the middle of their handshake.

@@ -273,6 +273,22 @@ impl DataPlane {
                     slot.is_some_and(|slot| self.router.unsubscribe(slot, topic_id)),
                 );
             }
+            Command::SetTerms {
+                link,
+                terms,
+                unsubscribe,
+                subscribe,
+            } => {
+                if let Some(slot) = self.router.slot_of(link) {
+                    for topic_id in unsubscribe {
+                        self.router.unsubscribe(slot, topic_id);
+                    }
+                    self.router.set_terms(slot, terms);
+                    for topic_id in subscribe {
+                        self.router.subscribe(slot, topic_id);
+                    }
+                }
+            }
             Command::SetFencing {
                 link,
                 fencing,

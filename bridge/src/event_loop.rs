@@ -5,30 +5,35 @@
 //! [`ControlHandle`]. Frames never pass through here.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use shm_transport::socket::Address;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, WorkerConfig};
+use crate::config::Config;
 use crate::listen::{ListenError, Listening, Peer};
-use crate::shutdown::{Remaining, Shutdown, Step, Summary};
+use crate::shutdown::{Shutdown, Step, Summary};
 use crate::supervisor::guard::Guard;
-use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
-use crate::worker::{Action, Input, Outcome, State, Worker};
+use crate::worker::{Action, Input};
 
 mod event;
 mod links;
+mod retire;
 mod sources;
+mod status;
 mod thread;
+mod workers;
 
 pub use event::{ControlHandle, Event};
 pub use links::{ExitedWorker, Links, StartedWorker};
+pub use status::{ReloadCounters, WorkerPhase, WorkerStatus};
 pub use thread::ControlThread;
+
+use status::Board;
+use workers::Supervised;
 
 use sources::{Signals, accept, next_signal, sleep_until};
 
@@ -67,19 +72,12 @@ pub enum StartError {
     Panicked,
 }
 
-/// One worker with its state and, while it runs, its process group.
-#[derive(Debug)]
-struct Supervised {
-    config: WorkerConfig,
-    machine: Worker,
-    group: Option<ProcessGroup>,
-    restart_at: Option<Instant>,
-}
-
 /// The state of the control loop.
 pub struct ControlPlane<L> {
     workers: Vec<Supervised>,
-    allowed_uids: Vec<u32>,
+    config: Config,
+    /// A new configuration is being read.
+    reloading: bool,
     links: L,
     shutdown: Shutdown,
     clients: usize,
@@ -111,22 +109,16 @@ impl<L: Links> ControlPlane<L> {
             .map_err(system("install the signal handlers"))?;
         let endpoints = config.listen.iter().map(Listening::bind);
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        let seeds = RandomState::new();
         let workers = config
             .workers
             .iter()
-            .map(|config| Supervised {
-                machine: Worker::new(config.restart, seeds.hash_one(&config.name)),
-                config: config.clone(),
-                group: None,
-                restart_at: None,
-            })
+            .cloned()
+            .map(Supervised::new)
             .collect();
         let (sender, events) = mpsc::unbounded_channel();
-        Ok(Self {
+        let plane = Self {
             workers,
             shutdown: Shutdown::new(config.bridge.shutdown_timeout),
-            allowed_uids: config.bridge.allowed_uids.clone(),
             links,
             clients: 0,
             failed: BTreeMap::new(),
@@ -136,9 +128,16 @@ impl<L: Links> ControlPlane<L> {
             options,
             signals,
             events,
-            handle: ControlHandle { events: sender },
+            handle: ControlHandle {
+                events: sender,
+                board: Arc::new(Board::default()),
+            },
+            config: config.clone(),
+            reloading: false,
             guard: None,
-        })
+        };
+        plane.publish_status();
+        Ok(plane)
     }
 
     /// A handle for reports and for stopping the bridge from elsewhere.
@@ -156,28 +155,31 @@ impl<L: Links> ControlPlane<L> {
     /// bridge (see [`crate::supervisor`]), inside a current-thread tokio runtime.
     pub async fn run(mut self) -> Summary {
         self.links.begin(self.handle());
-        for index in 0..self.workers.len() {
-            self.start(index);
-        }
+        self.start_due();
         self.end_if_idle();
         loop {
+            self.publish_status();
             let event = self.next_event().await;
             if self.handle_event(event) {
                 break;
             }
         }
+        self.publish_status();
         let mut summary = self.shutdown.summary().clone();
         summary.failed = self.failed.into_values().collect();
         summary
     }
 
     async fn next_event(&mut self) -> Event {
-        let restart = self
-            .workers
-            .iter()
-            .enumerate()
-            .filter_map(|(worker, w)| Some((w.restart_at?, worker)))
-            .min();
+        let first = |at: fn(&Supervised) -> Option<Instant>| {
+            let workers = self.workers.iter().enumerate();
+            workers
+                .filter_map(|(worker, w)| Some((at(w)?, worker)))
+                .min()
+        };
+        let restart = first(|worker| worker.restart_at);
+        let retirement = first(|worker| worker.retirement.as_ref()?.deadline());
+        let look = first(|worker| worker.look_at);
         let stopping = self.shutdown.deadline();
         tokio::select! {
             // In this order, so that a flood of connections delays neither an exit nor a signal.
@@ -186,6 +188,8 @@ impl<L: Links> ControlPlane<L> {
             () = sleep_until(stopping) => Event::DeadlineOver,
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
+            () = sleep_until(retirement.map(|(at, _)| at)) => Event::RetirementDue { worker: retirement.map_or(0, |(_, w)| w) },
+            () = sleep_until(look.map(|(at, _)| at)) => Event::LookDue { worker: look.map_or(0, |(_, w)| w) },
             event = accept(&self.endpoints, &mut self.first_endpoint, self.accept_after) => event,
         }
     }
@@ -198,10 +202,14 @@ impl<L: Links> ControlPlane<L> {
                 worker,
                 incarnation,
             } => {
-                if self.is_current(worker, incarnation) {
-                    self.workers[worker].machine.handle(Input::Attached, now);
-                    tracing::info!(worker = %self.workers[worker].config.name, incarnation, "worker attached");
-                }
+                self.attached(worker, incarnation, now);
+                Vec::new()
+            }
+            Event::WorkerSubscribed {
+                worker,
+                incarnation,
+            } => {
+                self.subscribed(worker, incarnation, now);
                 Vec::new()
             }
             Event::WorkerCondemned {
@@ -209,11 +217,15 @@ impl<L: Links> ControlPlane<L> {
                 incarnation,
                 reason,
             } => {
-                if self.is_current(worker, incarnation) {
-                    let supervised = &self.workers[worker];
-                    tracing::error!(worker = %supervised.config.name, incarnation, %reason, "killing the worker");
-                    signal_group(supervised, Signal::SIGKILL);
-                }
+                self.condemned(worker, incarnation, &reason);
+                Vec::new()
+            }
+            Event::LookDue { worker } => {
+                self.look_at(worker, now);
+                Vec::new()
+            }
+            Event::RetirementDue { worker } => {
+                self.retirement_due(worker, now);
                 Vec::new()
             }
             Event::WorkerExited {
@@ -237,7 +249,7 @@ impl<L: Links> ControlPlane<L> {
             }
             Event::ClientConnected { client } => {
                 let allowed = match client.peer {
-                    Peer::Local(credentials) => credentials.check(&self.allowed_uids),
+                    Peer::Local(credentials) => credentials.check(&self.config.bridge.allowed_uids),
                     // Its token tells, or nothing where the endpoint is open to this host.
                     Peer::Remote(_) => Ok(()),
                 };
@@ -274,7 +286,10 @@ impl<L: Links> ControlPlane<L> {
                 Step::StopAccepting => {
                     self.endpoints.clear();
                     for worker in 0..self.workers.len() {
-                        self.workers[worker].restart_at = None;
+                        let supervised = &mut self.workers[worker];
+                        supervised.restart_at = None;
+                        supervised.look_at = None;
+                        supervised.retirement = None;
                         let action = self.workers[worker].machine.handle(Input::Shutdown, now);
                         self.conclude(worker, action);
                     }
@@ -289,179 +304,5 @@ impl<L: Links> ControlPlane<L> {
             }
         }
         false
-    }
-
-    fn signal_all(&self, signal: Signal) {
-        for supervised in self.workers.iter().filter(|w| w.machine.has_process()) {
-            tracing::warn!(worker = %supervised.config.name, %signal, "ending a worker that has not ended by itself");
-            signal_group(supervised, signal);
-        }
-    }
-
-    fn guard_descendants(&mut self) {
-        if self.guard.is_some() || !self.options.guard_descendants {
-            return;
-        }
-        match Guard::start() {
-            Ok(guard) => self.guard = Some(guard),
-            Err(error) => {
-                tracing::warn!(%error, "no guard: if the bridge is killed, what workers have started goes on");
-            }
-        }
-    }
-
-    /// Starts the process of a worker whose state machine says so.
-    fn start(&mut self, index: usize) {
-        self.guard_descendants();
-        let supervised = &mut self.workers[index];
-        let now = Instant::now();
-        match spawn_worker(&supervised.config) {
-            Ok(SpawnedWorker {
-                pid,
-                socket,
-                group,
-                process,
-            }) => {
-                supervised.machine.handle(Input::Spawned, now);
-                supervised.group = Some(group);
-                let incarnation = supervised.machine.incarnation();
-                tracing::info!(worker = %supervised.config.name, pid, incarnation, "worker started");
-                let config = &supervised.config;
-                self.links.worker_started(StartedWorker {
-                    worker: index,
-                    config,
-                    pid,
-                    socket,
-                    incarnation,
-                });
-                let handle = self.handle.clone();
-                tokio::spawn(async move {
-                    let status = process.wait().await;
-                    handle.send(Event::WorkerExited {
-                        worker: index,
-                        incarnation,
-                        status,
-                    });
-                });
-            }
-            Err(error) => {
-                tracing::error!(worker = %supervised.config.name, "{error}");
-                let action = supervised.machine.handle(Input::SpawnFailed, now);
-                self.conclude(index, action);
-            }
-        }
-    }
-
-    fn exited(
-        &mut self,
-        index: usize,
-        incarnation: u64,
-        status: io::Result<ExitStatus>,
-        now: Instant,
-    ) {
-        let supervised = &mut self.workers[index];
-        supervised.group = None;
-        let status = status.inspect_err(|error| tracing::error!(worker = %supervised.config.name, %error, "cannot tell how the worker ended")).ok();
-        let success = status.is_some_and(|status| status.success());
-        let action = supervised.machine.handle(Input::Exited { success }, now);
-        let restart_after = match action {
-            Action::RestartAfter(delay) => Some(delay),
-            _ => None,
-        };
-        let name = supervised.config.name.as_str();
-        let said = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
-        let restart_after_ms =
-            restart_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-        let attached = supervised.machine.attached();
-        if success || self.shutdown.has_begun() {
-            tracing::info!(
-                worker = %name,
-                incarnation,
-                status = %said,
-                attached,
-                restart_after_ms,
-                "worker exited"
-            );
-        } else {
-            tracing::warn!(
-                worker = %name,
-                incarnation,
-                status = %said,
-                attached,
-                restart_after_ms,
-                "worker failed"
-            );
-        }
-        let config = &supervised.config;
-        self.links.worker_exited(ExitedWorker {
-            worker: index,
-            config,
-            incarnation,
-            status,
-            attached,
-            restart_after,
-        });
-        self.conclude(index, action);
-    }
-
-    /// Carries out what the state machine of a worker said after an end.
-    fn conclude(&mut self, index: usize, action: Action) {
-        let supervised = &mut self.workers[index];
-        match action {
-            Action::RestartAfter(delay) => supervised.restart_at = Some(Instant::now() + delay),
-            Action::Finish(outcome) => {
-                if matches!(
-                    outcome,
-                    Outcome::CrashLoop { .. } | Outcome::Completed { success: false }
-                ) {
-                    tracing::error!(worker = %supervised.config.name, "worker is given up: {outcome}");
-                    self.failed.insert(index, supervised.config.name.clone());
-                } else {
-                    tracing::info!(worker = %supervised.config.name, "worker is done: {outcome}");
-                }
-                self.links.worker_ended(index, &supervised.config, outcome);
-            }
-            Action::None | Action::Spawn => {}
-        }
-    }
-
-    fn end_if_idle(&self) {
-        let all_ended = self
-            .workers
-            .iter()
-            .all(|w| matches!(w.machine.state(), State::Ended(_)));
-        if all_ended
-            && self.options.end_with_workers
-            && self.endpoints.is_empty()
-            && !self.shutdown.has_begun()
-        {
-            self.handle
-                .shut_down("every worker has ended and nobody can connect");
-        }
-    }
-
-    fn remaining(&self) -> Remaining {
-        let workers = self
-            .workers
-            .iter()
-            .filter(|w| w.machine.has_process())
-            .count();
-        Remaining {
-            workers,
-            clients: self.clients,
-        }
-    }
-
-    /// Whether a report concerns the process that runs now; reports about a predecessor may come late.
-    fn is_current(&self, worker: usize, incarnation: u64) -> bool {
-        self.workers
-            .get(worker)
-            .is_some_and(|w| w.machine.has_process() && w.machine.incarnation() == incarnation)
-    }
-}
-
-fn signal_group(supervised: &Supervised, signal: Signal) {
-    if let Some(group) = &supervised.group {
-        group.signal(signal);
     }
 }

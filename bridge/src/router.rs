@@ -218,6 +218,13 @@ impl Router {
         Some((link.id, counters))
     }
 
+    /// Other terms for subscriptions from here on. The stage of the link stays as long as it was.
+    pub(crate) fn set_terms(&mut self, slot: usize, terms: DeliveryTerms) {
+        if let Some(link) = &mut self.links[slot] {
+            link.terms = terms;
+        }
+    }
+
     /// Subscribes a link as its terms, or else the contract, say; says whether the topic exists.
     pub(crate) fn subscribe(&mut self, slot: usize, topic_id: u16) -> bool {
         let Some(Some(link)) = self.links.get(slot) else {

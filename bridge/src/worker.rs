@@ -7,6 +7,7 @@
 //!     │ RestartDue       ▼                       ▼
 //!     └───────────── Backoff ◀── restart? ── (policy, crash count) ──▶ Finished | GaveUp
 //! ```
+//! [`Input::Ready`] makes a running worker count as up, until its process ends.
 //! [`Input::Shutdown`] leads to `Stopping` (while a process runs) and then to `Stopped`, from every state.
 
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::{RestartConfig, RestartPolicy};
+
+pub mod stall;
 
 /// What happened to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub enum Input {
     SpawnFailed,
     /// The worker has finished the handshake of its link.
     Attached,
+    /// The worker counts as up.
+    Ready,
+    /// A worker that has to be up before this one starts has failed for good.
+    DependencyFailed,
     /// The process has ended.
     Exited {
         /// Whether the exit status was 0.
@@ -31,7 +38,7 @@ pub enum Input {
     },
     /// The delay of [`Action::RestartAfter`] is over.
     RestartDue,
-    /// The bridge is stopping: no restart from here on.
+    /// The bridge is stopping, or a new configuration is without this process: no restart from here on.
     Shutdown,
 }
 
@@ -63,8 +70,18 @@ pub enum Outcome {
         /// Length of the window.
         window: Duration,
     },
-    /// The bridge is stopping.
+    /// A worker that has to be up before it has failed for good.
+    NeverStarted,
+    /// It was asked to end: the bridge is stopping, or a new configuration is without it.
     Stopped,
+}
+
+impl Outcome {
+    /// Whether the bridge has to tell of it with its exit code.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Completed { success: true } | Self::Stopped)
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -81,7 +98,10 @@ impl fmt::Display for Outcome {
                 "crash loop: crashes={crashes}, restart_window_ms={}; fix the worker, or raise restart_limit",
                 window.as_millis()
             ),
-            Self::Stopped => f.write_str("stopped with the bridge"),
+            Self::NeverStarted => f.write_str(
+                "a worker named in its after has failed for good, so it was never started",
+            ),
+            Self::Stopped => f.write_str("stopped as asked"),
         }
     }
 }
@@ -89,13 +109,13 @@ impl fmt::Display for Outcome {
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// A process is to be started.
+    /// A process is to be started, at once or when others are up.
     Starting,
     /// The process runs.
     Running,
     /// Waiting for the next start.
     Backoff,
-    /// The bridge is stopping and the process still runs.
+    /// It was asked to end and the process still runs.
     Stopping,
     /// Ended for good.
     Ended(Outcome),
@@ -108,6 +128,10 @@ pub struct Worker {
     state: State,
     /// When the current or last process finished the handshake of its link, if it did.
     attached_at: Option<Instant>,
+    /// Whether the current process counts as up.
+    ready: bool,
+    /// Whether any process has counted as up.
+    was_ready: bool,
     /// Starts so far; the number of the current process, counted from 1.
     incarnation: u64,
     /// Crashes since the last run that stayed up; the exponent of the back-off is one less.
@@ -127,11 +151,26 @@ impl Worker {
             restart,
             state: State::Starting,
             attached_at: None,
+            ready: false,
+            was_ready: false,
             incarnation: 0,
             crashes_in_a_row: 0,
             crashes: VecDeque::new(),
             jitter: Jitter(seed),
         }
+    }
+
+    /// A worker with a new configuration, whose processes are counted on from those of its predecessor.
+    pub fn resume(restart: RestartConfig, seed: u64, incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            ..Self::new(restart, seed)
+        }
+    }
+
+    /// Other rules for what happens at the next end.
+    pub fn set_restart(&mut self, restart: RestartConfig) {
+        self.restart = restart;
     }
 
     /// Where the worker is.
@@ -149,6 +188,17 @@ impl Worker {
         self.attached_at.is_some()
     }
 
+    /// Whether the current process counts as up.
+    pub fn is_ready(&self) -> bool {
+        self.ready && self.state == State::Running
+    }
+
+    /// Whether workers that start after this one may start: it has been up, or has done what it had to.
+    pub fn has_been_ready(&self) -> bool {
+        let done = Outcome::Completed { success: true };
+        self.was_ready || self.state == State::Ended(done)
+    }
+
     /// Whether a process exists that has to be waited for.
     pub fn has_process(&self) -> bool {
         matches!(self.state, State::Running | State::Stopping)
@@ -161,6 +211,7 @@ impl Worker {
                 self.incarnation += 1;
                 self.state = State::Running;
                 self.attached_at = None;
+                self.ready = false;
                 Action::None
             }
             (State::Starting, Input::SpawnFailed) => self.after_end(false, now),
@@ -168,6 +219,12 @@ impl Worker {
                 self.attached_at.get_or_insert(now);
                 Action::None
             }
+            (State::Running, Input::Ready) => {
+                self.ready = true;
+                self.was_ready = true;
+                Action::None
+            }
+            (State::Starting, Input::DependencyFailed) => self.end(Outcome::NeverStarted),
             (State::Running, Input::Exited { success }) => {
                 let stayed_up = self
                     .attached_at

@@ -14,10 +14,12 @@ use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::event_loop::{
     ControlHandle, ControlOptions, ControlPlane, ControlThread, ExitedWorker, Links, StartedWorker,
 };
+use mycelium_bridge::link::LinkSetupError;
 use mycelium_bridge::listen::{Client, NotAllowed, Peer};
 use mycelium_bridge::shutdown::Summary;
 use mycelium_bridge::supervisor::spawn_worker;
 use mycelium_bridge::worker::Outcome;
+use mycelium_bridge::worker::stall::Progress;
 use nix::sys::signal::Signal;
 
 /// What the link layer was told.
@@ -81,6 +83,31 @@ impl Links for Recorder {
         self.note(Told::Ended(outcome));
     }
 
+    fn worker_added(
+        &mut self,
+        _worker: usize,
+        _config: &WorkerConfig,
+    ) -> Result<(), LinkSetupError> {
+        Ok(())
+    }
+
+    fn worker_changed(
+        &mut self,
+        _worker: usize,
+        _old: &WorkerConfig,
+        _new: &WorkerConfig,
+    ) -> Result<(), LinkSetupError> {
+        Ok(())
+    }
+
+    fn ask_worker_to_end(&mut self, worker: usize, _deadline: Duration, _reason: &str) {
+        self.sockets.remove(&worker);
+    }
+
+    fn progress(&self, _worker: usize) -> Option<Progress> {
+        None
+    }
+
     fn client_connected(&mut self, client: Client) {
         let Peer::Local(credentials) = client.peer else {
             panic!("a UNIX socket leads to local peers: {}", client.peer);
@@ -112,6 +139,31 @@ impl Links for HeldSockets {
     fn worker_exited(&mut self, _exited: ExitedWorker<'_>) {}
 
     fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, _outcome: Outcome) {}
+
+    fn worker_added(
+        &mut self,
+        _worker: usize,
+        _config: &WorkerConfig,
+    ) -> Result<(), LinkSetupError> {
+        Ok(())
+    }
+
+    fn worker_changed(
+        &mut self,
+        _worker: usize,
+        _old: &WorkerConfig,
+        _new: &WorkerConfig,
+    ) -> Result<(), LinkSetupError> {
+        Ok(())
+    }
+
+    fn ask_worker_to_end(&mut self, worker: usize, _deadline: Duration, _reason: &str) {
+        drop(self.0.remove(worker));
+    }
+
+    fn progress(&self, _worker: usize) -> Option<Progress> {
+        None
+    }
 
     fn client_connected(&mut self, _client: Client) {}
 

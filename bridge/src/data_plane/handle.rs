@@ -36,6 +36,12 @@ pub(super) enum Command {
         topic_id: u16,
         done: oneshot::Sender<bool>,
     },
+    SetTerms {
+        link: LinkId,
+        terms: DeliveryTerms,
+        unsubscribe: Vec<u16>,
+        subscribe: Vec<u16>,
+    },
     SetFencing {
         link: LinkId,
         fencing: Fencing,
@@ -203,6 +209,21 @@ impl DataPlaneHandle {
             done,
         })
         .await
+    }
+
+    /// Gives a link other terms: the first topics are given up, then the second ones are subscribed.
+    pub(crate) fn set_terms(
+        &self,
+        link: LinkId,
+        terms: DeliveryTerms,
+        [unsubscribe, subscribe]: [Vec<u16>; 2],
+    ) -> Result<(), Stopped> {
+        self.send(Command::SetTerms {
+            link,
+            terms,
+            unsubscribe,
+            subscribe,
+        })
     }
 
     /// Changes how a link orders its commits. To be done before the peer starts on the rings.

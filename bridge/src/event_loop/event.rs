@@ -2,9 +2,11 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::status::{Board, ReloadCounters, WorkerStatus};
 use crate::listen::Client;
 
 /// Everything that the control plane reacts to.
@@ -12,6 +14,13 @@ use crate::listen::Client;
 pub enum Event {
     /// A worker's link has finished its handshake.
     WorkerAttached {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+    },
+    /// A topic that a worker has asked for stands.
+    WorkerSubscribed {
         /// Index of the worker.
         worker: usize,
         /// Which of its processes.
@@ -37,6 +46,16 @@ pub enum Event {
     },
     /// The back-off of a worker is over.
     RestartDue {
+        /// Index of the worker.
+        worker: usize,
+    },
+    /// It is time to look whether a worker hangs.
+    LookDue {
+        /// Index of the worker.
+        worker: usize,
+    },
+    /// A worker that is to end for a new configuration has taken all its time for the current step.
+    RetirementDue {
         /// Index of the worker.
         worker: usize,
     },
@@ -68,6 +87,7 @@ pub enum Event {
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) board: Arc<Board>,
 }
 
 impl ControlHandle {
@@ -77,6 +97,26 @@ impl ControlHandle {
             worker,
             incarnation,
         });
+    }
+
+    /// A topic that this worker process has asked for stands.
+    pub fn worker_subscribed(&self, worker: usize, incarnation: u64) {
+        self.send(Event::WorkerSubscribed {
+            worker,
+            incarnation,
+        });
+    }
+
+    /// What is known of the workers, in the order of the configuration; those that a reload has brought come last.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.board.workers()
+    }
+
+    /// Reloads of the configuration so far.
+    #[must_use]
+    pub fn reloads(&self) -> ReloadCounters {
+        self.board.reloads()
     }
 
     /// The link of this worker process is beyond repair (protocol or ring violated): kill it.

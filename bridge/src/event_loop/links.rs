@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::ControlHandle;
 use crate::config::WorkerConfig;
+use crate::link::LinkSetupError;
 use crate::listen::{Client, NotAllowed};
 use crate::worker::Outcome;
+use crate::worker::stall::Progress;
 
 /// A worker process that the link layer is to serve.
 #[derive(Debug)]
@@ -52,6 +54,25 @@ pub trait Links {
     fn worker_exited(&mut self, exited: ExitedWorker<'_>);
     /// No successor will come: what was kept for one can be released.
     fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, outcome: Outcome);
+    /// A worker that is new in the configuration. Frames are kept for it from here on.
+    ///
+    /// # Errors
+    /// Why it cannot be served.
+    fn worker_added(&mut self, worker: usize, config: &WorkerConfig) -> Result<(), LinkSetupError>;
+    /// A worker will start with another configuration. What was kept for it stays if its rings can.
+    ///
+    /// # Errors
+    /// Why it cannot be served.
+    fn worker_changed(
+        &mut self,
+        worker: usize,
+        old: &WorkerConfig,
+        new: &WorkerConfig,
+    ) -> Result<(), LinkSetupError>;
+    /// The worker's process is to end although the bridge goes on: send it a Shutdown frame, behind what is published.
+    fn ask_worker_to_end(&mut self, worker: usize, deadline: Duration, reason: &str);
+    /// What the rings of a worker show; `None` if it has none.
+    fn progress(&self, worker: usize) -> Option<Progress>;
     /// A client has connected and will speak first: from the network, or a process whose user is allowed. Its token is
     /// not checked yet.
     fn client_connected(&mut self, client: Client);

@@ -25,9 +25,6 @@ use crate::listen::Endpoint;
 use crate::router::Refused;
 use crate::routes::LinkId;
 
-/// Longest time from the connection to the Hello, and from the Welcome to the Attached, unless the endpoint has another: a
-/// Python interpreter that imports something large first needs seconds.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for a refusal to be taken by the socket.
 pub(crate) const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -54,14 +51,14 @@ pub(crate) struct Greeted {
 }
 
 /// Waits for the Hello and checks what does not depend on the link, the token of the endpoint included; a worker has no
-/// endpoint. Refuses and fails if it does not fit.
+/// endpoint. Refuses and fails if it does not fit, or does not come within `timeout`.
 pub(crate) fn greet(
     mut stream: FrameStream,
     schema_digest: [u8; 32],
     on_mismatch: OnMismatch,
+    timeout: Duration,
     endpoint: Option<&Endpoint>,
 ) -> Result<Greeted, HandshakeError> {
-    let timeout = endpoint.map_or(HANDSHAKE_TIMEOUT, |it| it.config.handshake_timeout);
     let deadline = Instant::now() + timeout;
     let hello = match receive_hello(&mut stream, deadline) {
         Ok(hello) => hello,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mycelium_contracts::Contracts;
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
 use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
@@ -19,17 +18,20 @@ use tokio::task::JoinHandle;
 
 use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
-use super::quarantine::{LastExit, Suspicion, examine};
+use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::{Notice, mismatch, watch};
-use crate::config::{self, Config, MemoryConfig, TransportMode, WorkerConfig};
+use super::worker_link::{
+    WorkerLink, changed_topics, create_link, delivery_terms, has_same_rings, topics,
+};
+use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
 use crate::listen::{Client, ClientStream, NotAllowed};
-use crate::router::{DeliveryTerms, Rejection, RouterEvent, Subscription};
-use crate::routes::LinkId;
+use crate::router::{Rejection, RouterEvent};
 use crate::worker::Outcome;
+use crate::worker::stall::Progress;
 
 /// Clients that are told at the same time why they are refused.
 const REFUSALS_MAX: usize = 32;
@@ -39,18 +41,10 @@ const REFUSED_HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// The link layer of a bridge.
 pub struct LinkLayer {
     shared: Arc<Shared>,
-    workers: Vec<WorkerLink>,
+    /// By index; those that have ended for good are not among them.
+    workers: HashMap<usize, WorkerLink>,
     router_events: Option<mpsc::UnboundedReceiver<RouterEvent>>,
     sessions: HashMap<usize, JoinHandle<()>>,
-}
-
-/// What a worker's link keeps across its processes.
-struct WorkerLink {
-    link: LinkId,
-    memory: Arc<LinkMemory>,
-    terms: DeliveryTerms,
-    last_exit: Option<LastExit>,
-    suspicion: Arc<Mutex<Suspicion>>,
 }
 
 impl LinkLayer {
@@ -75,32 +69,9 @@ impl LinkLayer {
             refusals: Semaphore::new(REFUSALS_MAX),
             state: Mutex::default(),
         });
-        let mut workers = Vec::new();
-        for worker in &config.workers {
-            let link = shared.next_link();
-            // The configuration has unique names.
-            let _ = shared.take_name(link, &worker.name, None);
-            let terms = delivery_terms(worker, &config.contracts);
-            let memory = Arc::new(create_memory(
-                &shared,
-                worker.transport,
-                worker.ring_capacity,
-                &worker.memory,
-            )?);
-            shared.update(link, |entry| entry.status.degraded = memory.degraded());
-            shared.plane.add(
-                link,
-                memory.bridge_side(Fencing::Fenced)?,
-                terms.clone(),
-                topics(&terms),
-            )?;
-            workers.push(WorkerLink {
-                link,
-                memory,
-                terms,
-                last_exit: None,
-                suspicion: Arc::default(),
-            });
+        let mut workers = HashMap::new();
+        for (index, worker) in config.workers.iter().enumerate() {
+            workers.insert(index, create_link(&shared, worker)?);
         }
         let registry = Registry {
             shared: Arc::clone(&shared),
@@ -119,7 +90,10 @@ impl LinkLayer {
 
     /// Gives a worker fresh rings after it broke the old ones. What it had not acknowledged is lost, and said so.
     fn renew(&mut self, worker: usize, config: &WorkerConfig) -> Result<(), LinkSetupError> {
-        let lost_bytes = self.workers[worker].memory.unacknowledged();
+        let Some(old) = self.workers.get_mut(&worker) else {
+            return Ok(());
+        };
+        let lost_bytes = old.memory.unacknowledged();
         tracing::error!(worker = %config.name, lost_bytes, "rings are discarded after a violation; what was not acknowledged is lost");
         let memory = Arc::new(create_memory(
             &self.shared,
@@ -127,14 +101,13 @@ impl LinkLayer {
             config.ring_capacity,
             &config.memory,
         )?);
-        let old = std::mem::replace(&mut self.workers[worker].memory, memory);
-        drop(old);
+        old.memory = memory;
         let WorkerLink {
             link,
             memory,
             terms,
             ..
-        } = &self.workers[worker];
+        } = &*old;
         self.shared
             .update(*link, |entry| entry.status.degraded = memory.degraded());
         self.shared.plane.replace(
@@ -144,6 +117,34 @@ impl LinkLayer {
             topics(terms),
         )?;
         Ok(())
+    }
+}
+
+impl LinkLayer {
+    /// Gives a link up for good: what it published is delivered, what was kept for it is discarded.
+    fn drop_link(&mut self, worker: usize, config: &WorkerConfig) {
+        let Some(WorkerLink { link, memory, .. }) = self.workers.remove(&worker) else {
+            return;
+        };
+        let undelivered_bytes = memory.unacknowledged();
+        if undelivered_bytes > 0 {
+            tracing::warn!(worker = %config.name, undelivered_bytes, "worker ended for good; what it had not acknowledged is discarded");
+        }
+        // The name is free for a worker of a new configuration; what was published is still delivered.
+        self.shared.lock().links.remove(&link);
+        let shared = Arc::clone(&self.shared);
+        let session = self.sessions.remove(&worker);
+        tokio::spawn(async move {
+            if let Some(session) = session {
+                let _ = session.await;
+            }
+            // A data plane that has stopped has dropped the link as well.
+            if let Ok(counters) = shared.plane.drain(link).await
+                && counters.waiting > 0
+            {
+                tracing::warn!(%link, undelivered_frames = counters.waiting, "frames that waited in front of the ring are discarded");
+            }
+        });
     }
 }
 
@@ -168,15 +169,18 @@ impl Links for LinkLayer {
             socket,
             incarnation,
         } = started;
+        let Some(WorkerLink { link, memory, .. }) = self.workers.get(&worker) else {
+            // Its socket is closed with this, which it sees as a refusal.
+            tracing::error!(worker = %config.name, "worker has no link and cannot be served");
+            return;
+        };
         let violated = {
             let state = self.shared.lock();
-            state
-                .links
-                .get(&self.workers[worker].link)
-                .is_some_and(|entry| entry.violated())
+            let entry = state.links.get(link);
+            entry.is_some_and(|entry| entry.violated())
         };
         // Whoever is gone before the bridge has looked at what it left has broken the rules all the same.
-        let unsound = self.workers[worker].memory.check().inspect_err(|corrupt| {
+        let unsound = memory.check().inspect_err(|corrupt| {
             tracing::error!(worker = %config.name, %corrupt, "a predecessor left its rings in an impossible state");
         });
         if (violated || unsound.is_err())
@@ -184,8 +188,12 @@ impl Links for LinkLayer {
         {
             tracing::error!(worker = %config.name, %error, "worker cannot be served");
         }
-        let WorkerLink { link, memory, .. } = &self.workers[worker];
-        let (link, memory) = (*link, Arc::clone(memory));
+        let Some(kept) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        let (link, memory) = (kept.link, Arc::clone(&kept.memory));
+        let last_exit = kept.last_exit.take();
+        let suspicion = Arc::clone(&kept.suspicion);
         let (sender, notices) = mpsc::unbounded_channel();
         self.shared.update(link, |entry| {
             entry.status.pid = Some(pid);
@@ -203,10 +211,9 @@ impl Links for LinkLayer {
             schema_digest: self.shared.contracts.schema_digest(),
             settings: serde_json::Value::Object(config.settings.clone()).to_string(),
         };
+        let attach_timeout = config.watch.attach_timeout;
         let shared = Arc::clone(&self.shared);
         let predecessor = self.sessions.remove(&worker);
-        let last_exit = self.workers[worker].last_exit.take();
-        let suspicion = Arc::clone(&self.workers[worker].suspicion);
         let config = config.clone();
         let task = async move {
             if let Some(predecessor) = predecessor {
@@ -217,7 +224,9 @@ impl Links for LinkLayer {
                 examine(&shared, link, &config, &suspicion, &exit).await;
             }
             let name = terms.name.clone();
-            if let Err(error) = serve_worker(&shared, socket, terms, memory, notices).await {
+            if let Err(error) =
+                serve_worker(&shared, socket, terms, memory, notices, attach_timeout).await
+            {
                 tracing::warn!(worker = %name, pid, incarnation, %error, "worker did not attach");
                 if let ServeError::Setup(LinkSetupError::Attach(_)) = &error {
                     // No successor could attach to these rings either.
@@ -234,13 +243,16 @@ impl Links for LinkLayer {
     }
 
     fn worker_exited(&mut self, exited: ExitedWorker<'_>) {
+        let Some(kept) = self.workers.get_mut(&exited.worker) else {
+            return;
+        };
         let status = exited.status;
-        self.workers[exited.worker].last_exit = Some(LastExit {
+        kept.last_exit = Some(LastExit {
             clean: status.is_some_and(|status| status.success()),
             attached: exited.attached,
             status: status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
         });
-        let WorkerLink { link, memory, .. } = &self.workers[exited.worker];
+        let WorkerLink { link, memory, .. } = &*kept;
         self.shared.update(*link, |entry| {
             entry.status.pid = None;
             entry.notices = None;
@@ -254,25 +266,61 @@ impl Links for LinkLayer {
     }
 
     fn worker_ended(&mut self, worker: usize, config: &WorkerConfig, _outcome: Outcome) {
-        let WorkerLink { link, memory, .. } = &self.workers[worker];
-        let undelivered_bytes = memory.unacknowledged();
-        if undelivered_bytes > 0 {
-            tracing::warn!(worker = %config.name, undelivered_bytes, "worker ended for good; what it had not acknowledged is discarded");
-        }
-        let (shared, link) = (Arc::clone(&self.shared), *link);
-        let session = self.sessions.remove(&worker);
+        self.drop_link(worker, config);
+    }
+
+    fn worker_added(&mut self, worker: usize, config: &WorkerConfig) -> Result<(), LinkSetupError> {
+        self.workers
+            .insert(worker, create_link(&self.shared, config)?);
+        Ok(())
+    }
+
+    fn worker_changed(
+        &mut self,
+        worker: usize,
+        old: &WorkerConfig,
+        new: &WorkerConfig,
+    ) -> Result<(), LinkSetupError> {
+        let Some(kept) = self
+            .workers
+            .get_mut(&worker)
+            .filter(|_| has_same_rings(old, new))
+        else {
+            self.drop_link(worker, old);
+            return self.worker_added(worker, new);
+        };
+        let terms = delivery_terms(new, &self.shared.contracts);
+        let changes = changed_topics(&kept.terms, &terms);
+        self.shared
+            .plane
+            .set_terms(kept.link, terms.clone(), changes)?;
+        kept.terms = terms;
+        Ok(())
+    }
+
+    fn ask_worker_to_end(&mut self, worker: usize, deadline: Duration, reason: &str) {
+        let Some(WorkerLink { link, .. }) = self.workers.get(&worker) else {
+            return;
+        };
+        let (shared, link, reason) = (Arc::clone(&self.shared), *link, reason.to_owned());
+        let end = Instant::now() + deadline;
         tokio::spawn(async move {
-            if let Some(session) = session {
-                let _ = session.await;
-            }
-            // A data plane that has stopped has dropped the link as well.
-            if let Ok(counters) = shared.plane.drain(link).await
-                && counters.waiting > 0
-            {
-                tracing::warn!(%link, undelivered_frames = counters.waiting, "frames that waited in front of the ring are discarded");
-            }
-            shared.lock().links.remove(&link);
+            let _ = tokio::time::timeout(deadline / 2, shared.plane.settle()).await;
+            let deadline = end.saturating_duration_since(Instant::now());
+            shared.update(link, |entry| {
+                if let Some(notices) = &entry.notices {
+                    // A session that has ended needs no notice.
+                    let _ = notices.send(Notice::Shutdown { deadline, reason });
+                }
+            });
         });
+    }
+
+    fn progress(&self, worker: usize) -> Option<Progress> {
+        let WorkerLink { link, memory, .. } = self.workers.get(&worker)?;
+        let state = self.shared.lock();
+        let transport = state.links.get(link)?.status.transport;
+        Some(memory.progress(transport))
     }
 
     fn client_connected(&mut self, client: Client) {
@@ -342,27 +390,6 @@ pub(super) async fn refuse_before_hello(
         // A panic in it has been reported by the runtime.
         let _ = told.await;
     }
-}
-
-/// What a worker's configuration says about its frames.
-fn delivery_terms(worker: &WorkerConfig, contracts: &Contracts) -> DeliveryTerms {
-    let known = |wanted: &config::Subscription| {
-        Some(Subscription {
-            topic_id: contracts.by_name(&wanted.message)?.topic_id,
-            delivery: wanted.delivery,
-            group: wanted.group.clone(),
-        })
-    };
-    DeliveryTerms {
-        name: worker.name.clone(),
-        stage_capacity: worker.stage_capacity,
-        subscriptions: worker.subscribe.iter().filter_map(known).collect(),
-    }
-}
-
-/// What the bridge subscribes to for a link.
-fn topics(terms: &DeliveryTerms) -> Vec<u16> {
-    terms.subscriptions.iter().map(|it| it.topic_id).collect()
 }
 
 pub(super) fn create_memory(

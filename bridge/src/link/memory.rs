@@ -4,7 +4,7 @@
 use std::io;
 
 use mycelium_messages::control::FallbackCode;
-use shm_transport::channel::{Fallback, LinkEnds};
+use shm_transport::channel::{Fallback, LinkEnds, Transport};
 use shm_transport::error::{AttachError, Corrupt, CreateError};
 use shm_transport::layout::{RING_COUNT, RING_TO_BRIDGE, RING_TO_PEER};
 use shm_transport::ring::{Fencing, RingMemory};
@@ -12,6 +12,7 @@ use shm_transport::segment::{Segment, SegmentOptions};
 use shm_transport::wakeup::Doorbell;
 
 use crate::config::MemoryConfig;
+use crate::worker::stall::Progress;
 
 /// Both rings of a link with their doorbells. In shared memory if that is to be had; otherwise on the heap, for a pump
 /// that carries the frames over a socket.
@@ -160,6 +161,20 @@ impl LinkMemory {
     /// How far a predecessor has published: what comes behind this position is the next peer's.
     pub(crate) fn published(&self) -> Result<u64, Corrupt> {
         self.rings[RING_TO_BRIDGE].committed_end()
+    }
+
+    /// What shows whether the peer is alive.
+    pub(crate) fn progress(&self, transport: Option<Transport>) -> Progress {
+        let to_peer = self.rings[RING_TO_PEER].glance();
+        let to_bridge = self.rings[RING_TO_BRIDGE].glance();
+        Progress {
+            unacknowledged: self.unacknowledged(),
+            acknowledged: to_peer.head,
+            published: to_bridge.tail,
+            // Over a socket it is the pump that sleeps.
+            asleep: to_peer.consumer_parked && transport == Some(Transport::Shm),
+            held_up: self.rings[RING_TO_BRIDGE].occupancy() > 0,
+        }
     }
 
     /// Bytes of records that the peer has not acknowledged.

@@ -14,6 +14,7 @@ mod registry;
 mod serve;
 mod session;
 mod wire;
+mod worker_link;
 
 pub use layer::LinkLayer;
 pub(crate) use memory::LinkMemory;

@@ -51,13 +51,15 @@ pub(super) async fn serve_worker(
     terms: LinkTerms,
     memory: Arc<LinkMemory>,
     notices: mpsc::UnboundedReceiver<Notice>,
+    attach_timeout: Duration,
 ) -> Result<(), ServeError> {
     let (link, schema_digest) = (terms.link, terms.schema_digest);
     let stream = FrameStream::new(socket)?;
     let on_mismatch = shared.bridge.on_mismatch;
-    let greeted =
-        tokio::task::spawn_blocking(move || greet(stream, schema_digest, on_mismatch, None))
-            .await??;
+    let greeted = tokio::task::spawn_blocking(move || {
+        greet(stream, schema_digest, on_mismatch, attach_timeout, None)
+    })
+    .await??;
     serve_greeted(shared, greeted, terms, memory, notices, || {
         if let (Some((worker, incarnation)), Some(control)) =
             (shared.worker_of(link), shared.control())
@@ -105,6 +107,7 @@ async fn serve_greeted(
         socket_calls: shared.socket_calls(link),
         missed: shared.missed(link),
         takes_gaps,
+        worker: shared.control().zip(shared.worker_of(link)),
     };
     let session = Session::new(surroundings, wire)?;
     // A predecessor may have died between a commit and the wakeup that it owed to the router.
@@ -222,7 +225,8 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
     };
     let stream = FrameStream::new(stream)?;
     let on_mismatch = shared.bridge.on_mismatch;
-    let greet = move || greet(stream, schema_digest, on_mismatch, Some(&endpoint));
+    let timeout = endpoint.config.handshake_timeout;
+    let greet = move || greet(stream, schema_digest, on_mismatch, timeout, Some(&endpoint));
     let greeted = tokio::task::spawn_blocking(greet).await?;
     if let Err(HandshakeError::Refused { code, .. }) = &greeted
         && *code == RefusedCode::NOT_ALLOWED.0

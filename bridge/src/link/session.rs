@@ -29,6 +29,7 @@ use super::handshake::hex;
 use super::missed::Missed;
 use super::wire::{Wire, WireError};
 use crate::data_plane::{DataPlaneHandle, Stopped};
+use crate::event_loop::ControlHandle;
 use crate::routes::LinkId;
 
 /// Bytes of answers that may wait to be sent.
@@ -88,6 +89,8 @@ pub(crate) struct Surroundings {
     pub(crate) missed: Arc<Missed>,
     /// Whether the peer knows the control frame Gap.
     pub(crate) takes_gaps: bool,
+    /// Whom to tell when a topic stands that the peer has asked for, if it is a worker: which, and which of its processes.
+    pub(crate) worker: Option<(ControlHandle, (usize, u64))>,
 }
 
 pub(crate) struct Session {
@@ -97,6 +100,7 @@ pub(crate) struct Session {
     verdict: Arc<Verdict>,
     notices: mpsc::UnboundedReceiver<Notice>,
     socket_calls: Arc<AtomicU64>,
+    worker: Option<(ControlHandle, (usize, u64))>,
     /// What of the stream's traffic is in `socket_calls` already.
     counted: u64,
     wire: AsyncFd<Wire>,
@@ -126,6 +130,7 @@ impl Session {
             socket_calls,
             missed,
             takes_gaps,
+            worker,
         } = surroundings;
         let pump_doorbell = wire
             .pump()
@@ -139,6 +144,7 @@ impl Session {
             verdict,
             notices,
             socket_calls,
+            worker,
             counted: 0,
             wire,
             pump_doorbell,
@@ -341,6 +347,11 @@ impl Session {
                 let mut outcome = self.check_topic(request.topic_id, &request.layout_digest);
                 if outcome.is_ok() && !self.plane.subscribe(self.link, request.topic_id).await? {
                     outcome = Err(unknown_topic(request.topic_id, &self.contracts));
+                }
+                if outcome.is_ok()
+                    && let Some((control, (worker, incarnation))) = self.worker.take()
+                {
+                    control.worker_subscribed(worker, incarnation);
                 }
                 self.reply(Subscribe::TOPIC_ID, request.topic_id, outcome);
             }

@@ -215,3 +215,55 @@ fn equal_seeds_give_equal_delays_and_different_seeds_spread_them() {
     assert_eq!(delays(1), delays(1));
     assert_ne!(delays(1), delays(2));
 }
+
+#[test]
+fn a_worker_is_ready_until_its_process_ends_and_has_been_ready_ever_after() {
+    let now = Instant::now();
+    let mut worker = running(RESTART, now);
+    worker.handle(Input::Attached, now);
+    assert!(!worker.is_ready() && !worker.has_been_ready());
+    worker.handle(Input::Ready, now);
+    assert!(worker.is_ready() && worker.has_been_ready());
+    crash(&mut worker, now);
+    assert!(!worker.is_ready() && worker.has_been_ready());
+    restart(&mut worker, now);
+    assert!(!worker.is_ready() && worker.has_been_ready());
+}
+
+#[test]
+fn a_worker_that_did_what_it_had_to_counts_for_those_after_it() {
+    let now = Instant::now();
+    for (success, counts) in [(true, true), (false, false)] {
+        let policy = RestartPolicy::Never;
+        let mut worker = running(RestartConfig { policy, ..RESTART }, now);
+        worker.handle(Input::Exited { success }, now);
+        assert_eq!(worker.has_been_ready(), counts);
+    }
+}
+
+#[test]
+fn a_worker_whose_dependency_failed_never_starts() {
+    let now = Instant::now();
+    let mut worker = Worker::new(RESTART, 1);
+    let ended = worker.handle(Input::DependencyFailed, now);
+    assert_eq!(ended, Action::Finish(Outcome::NeverStarted));
+    assert!(Outcome::NeverStarted.is_failure());
+    assert_eq!(worker.handle(Input::Shutdown, now), Action::None);
+    let mut worker = running(RESTART, now);
+    assert_eq!(worker.handle(Input::DependencyFailed, now), Action::None);
+    assert!(worker.has_process());
+}
+
+#[test]
+fn a_successor_with_a_new_configuration_counts_on() {
+    let now = Instant::now();
+    let mut worker = Worker::resume(RESTART, 1, 4);
+    worker.handle(Input::Spawned, now);
+    assert_eq!(worker.incarnation(), 5);
+    worker.set_restart(RestartConfig {
+        policy: RestartPolicy::Never,
+        ..RESTART
+    });
+    let ended = worker.handle(Input::Exited { success: true }, now);
+    assert_eq!(ended, Action::Finish(Outcome::Completed { success: true }));
+}

@@ -127,6 +127,17 @@ impl RingMemory {
             .min(self.capacity())
     }
 
+    /// What both ends have published by now, for somebody who watches and is neither. Any of it may change before the
+    /// caller looks at the answer, and none of it is checked.
+    #[must_use]
+    pub fn glance(&self) -> RingGlance {
+        RingGlance {
+            head: self.head().load(Ordering::Relaxed),
+            tail: self.tail().load(Ordering::Relaxed),
+            consumer_parked: self.consumer_parked().load(Ordering::Relaxed) != 0,
+        }
+    }
+
     /// Checks the positions that a peer left behind, before a successor goes on with them. Either may move meanwhile at
     /// the hand of the other side.
     ///
@@ -242,6 +253,17 @@ impl RingMemory {
     pub(super) fn payload(&self, index: usize, len: usize) -> Payload<'_> {
         self.backing.payload(index + layout::FRAME_HEADER_LEN, len)
     }
+}
+
+/// A look at a ring from outside; see [`RingMemory::glance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingGlance {
+    /// How far the consumer has acknowledged, as a position.
+    pub head: u64,
+    /// How far the producer has published, as a position.
+    pub tail: u64,
+    /// Whether the consumer has declared to sleep until a record comes, and has not been woken since.
+    pub consumer_parked: bool,
 }
 
 impl std::fmt::Debug for RingMemory {

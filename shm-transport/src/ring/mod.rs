@@ -97,8 +97,8 @@ mod slice;
 
 pub use batch::Batch;
 pub use consumer::{Consumer, ReadGuard};
-pub use memory::RingMemory;
 pub(crate) use memory::{Claims, End, check_capacity};
+pub use memory::{RingGlance, RingMemory};
 pub use producer::Producer;
 pub use read_batch::{BatchLimit, ReadBatch};
 pub use record::Frame;
