@@ -29,7 +29,7 @@ pub use watch::{Readiness, WatchConfig};
 
 use problem::Problems;
 
-use crate::listen::Token;
+use crate::listen::{TlsConfig, Token};
 
 /// Longest worker or link name, in bytes: what the handshake's `name` fields hold.
 pub const WORKER_NAME_MAX: usize = 64;
@@ -88,6 +88,8 @@ pub struct ListenConfig {
     pub address: Address,
     /// What clients have to know; every port has one.
     pub token: Option<Token>,
+    /// Certificate and key of a `tls:` address.
+    pub tls: Option<TlsConfig>,
     /// Longest time from the connection to the Hello, and from the Welcome to the Attached.
     pub handshake_timeout: Duration,
     /// Handshakes that may be under way at once; further clients are refused.

@@ -28,6 +28,7 @@
 //! |---|---|---|
 //! | `json` | yes | values of dynamic messages in JSON |
 //! | `msgpack` | no | values of dynamic messages in MessagePack |
+//! | `tls` | no | `tls:` addresses; needs a C compiler to build |
 //! | `tokio` | no | `channel::AsyncChannel`: the waits as futures, and a stream of frames |
 //!
 //! # Modules

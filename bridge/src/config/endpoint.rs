@@ -12,7 +12,7 @@ use super::ListenConfig;
 use super::check::join;
 use super::problem::Problems;
 use super::section::{At, Section};
-use crate::listen::{self, Token};
+use crate::listen::{self, TlsConfig, TlsError, TlsServer, Token};
 
 /// Each handshake takes a thread while it lasts, and so do all endpoints together.
 pub(super) const PENDING_HANDSHAKES_MAX: u64 = 400;
@@ -33,6 +33,9 @@ pub(super) struct Endpoint {
     address: Option<At<String>>,
     token_file: Option<At<String>>,
     token_env: Option<At<String>>,
+    certificate: Option<At<String>>,
+    key: Option<At<String>>,
+    client_ca: Option<At<String>>,
     allow_plaintext: bool,
     handshake_timeout_ms: Option<u64>,
     max_pending_handshakes: Option<u64>,
@@ -98,6 +101,9 @@ fn endpoint(
         address,
         token_file: section.string("token_file", problems),
         token_env: section.string("token_env", problems),
+        certificate: section.string("certificate", problems),
+        key: section.string("key", problems),
+        client_ca: section.string("client_ca", problems),
         allow_plaintext: section
             .boolean("allow_plaintext", problems)
             .unwrap_or(false),
@@ -145,6 +151,7 @@ pub(super) fn check(
         endpoints.push(ListenConfig {
             address: Address::Unix(path),
             token: None,
+            tls: None,
             handshake_timeout: LOCAL_TIMEOUT_DEFAULT,
             max_pending_handshakes: pending,
         });
@@ -154,6 +161,7 @@ pub(super) fn check(
         let Some(address) = address(&item, directory, problems) else {
             continue;
         };
+        let tls = tls(&item, &address, directory, problems);
         let is_local = matches!(address, Address::Unix(_));
         if let Some(at) = &item.address {
             check_exposure(&item, &address, token.is_some(), at, problems);
@@ -172,6 +180,7 @@ pub(super) fn check(
         endpoints.push(ListenConfig {
             address,
             token: token.and_then(Result::ok),
+            tls,
             handshake_timeout: match item.handshake_timeout_ms {
                 Some(milliseconds) => Duration::from_millis(milliseconds),
                 None if is_local => LOCAL_TIMEOUT_DEFAULT,
@@ -182,6 +191,57 @@ pub(super) fn check(
         check_threads(&endpoints, &item.span, &item.label, problems);
     }
     endpoints
+}
+
+/// Certificate and key of a `tls:` address, which has to have both; no other has any.
+fn tls(
+    item: &Endpoint,
+    address: &Address,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<TlsConfig> {
+    let label = &item.label;
+    if !matches!(address, Address::Tls { .. }) {
+        for (key, at) in [
+            ("certificate", &item.certificate),
+            ("key", &item.key),
+            ("client_ca", &item.client_ca),
+        ] {
+            if let Some(at) = at {
+                problems.add(
+                    &at.span,
+                    format!("{label}: {key} is for tls: addresses only"),
+                    "write tls: instead of tcp:, or remove it",
+                );
+            }
+        }
+        return None;
+    }
+    let (Some(certificate), Some(key)) = (&item.certificate, &item.key) else {
+        problems.add(
+            &item.span,
+            format!("{label}: a tls: address needs a certificate and its key"),
+            "add certificate = \"FILE.pem\" and key = \"FILE.pem\"",
+        );
+        return None;
+    };
+    let config = TlsConfig {
+        certificate: join(directory, &certificate.value),
+        key: join(directory, &key.value),
+        client_ca: item.client_ca.as_ref().map(|at| join(directory, &at.value)),
+    };
+    if let Err(error) = TlsServer::load(&config) {
+        let at = match &error {
+            TlsError::File { what: "key", .. } => key,
+            TlsError::File {
+                what: "client_ca", ..
+            }
+            | TlsError::ClientCa { .. } => item.client_ca.as_ref().unwrap_or(certificate),
+            TlsError::File { .. } | TlsError::Unusable { .. } => certificate,
+        };
+        problems.add(&at.span, format!("{label}: {error}"), error.hint());
+    }
+    Some(config)
 }
 
 fn check_threads(

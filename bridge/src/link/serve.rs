@@ -223,7 +223,7 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
         shared.refused_busy.fetch_add(1, Ordering::Relaxed);
         return Err(busy(shared, stream, &endpoint).await.into());
     };
-    let stream = FrameStream::new(stream)?;
+    let stream = FrameStream::new(endpoint.open(stream, peer).await?)?;
     let on_mismatch = shared.bridge.on_mismatch;
     let timeout = endpoint.config.handshake_timeout;
     let greet = move || greet(stream, schema_digest, on_mismatch, timeout, Some(&endpoint));

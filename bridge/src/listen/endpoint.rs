@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use shm_transport::socket::{Address, Stream};
 use tokio::sync::Semaphore;
 
-use super::{ListenError, Listener, PeerCredentials};
+use super::tls::TlsServer;
+use super::{ListenError, Listener, PeerCredentials, TlsError};
 use crate::config::ListenConfig;
 
 /// What an endpoint asks of its clients, and what they share.
@@ -22,15 +23,32 @@ pub struct Endpoint {
     pub config: ListenConfig,
     /// One permit per client that may be in the middle of its handshake.
     pub(crate) handshakes: Arc<Semaphore>,
+    tls: Option<TlsServer>,
 }
 
 impl Endpoint {
-    fn new(config: &ListenConfig, address: Address) -> Arc<Self> {
-        Arc::new(Self {
+    fn new(config: &ListenConfig, address: Address) -> Result<Arc<Self>, TlsError> {
+        let tls = config.tls.as_ref().map(TlsServer::load).transpose()?;
+        Ok(Arc::new(Self {
             address,
             config: config.clone(),
             handshakes: Arc::new(Semaphore::new(config.max_pending_handshakes)),
-        })
+            tls,
+        }))
+    }
+
+    /// Turns the connection of a client into the stream of a link; over TLS after a handshake of its own.
+    pub(crate) async fn open(&self, stream: ClientStream, peer: Peer) -> io::Result<Stream> {
+        match (&self.tls, stream) {
+            (Some(tls), ClientStream::Tcp(stream)) => {
+                let time = self.config.handshake_timeout;
+                tls.accept(stream, peer, time).await.map_err(|error| {
+                    let text = format!("tls handshake failed: {error}; connect to {} with a client that trusts its certificate", self.address);
+                    io::Error::new(error.kind(), text)
+                })
+            }
+            (_, stream) => Ok(stream.into()),
+        }
     }
 
     /// Checks the token that a client has sent, which may be empty.
@@ -165,7 +183,7 @@ impl Listening {
                 });
             }
         };
-        let endpoint = Endpoint::new(config, address);
+        let endpoint = Endpoint::new(config, address)?;
         tracing::info!(address = %endpoint.address, token = config.token.is_some(), "listening");
         Ok(Self { endpoint, socket })
     }

@@ -131,7 +131,7 @@ impl Channel {
                 watch(self.core.stream.as_fd(), Interest::READABLE)?,
                 Some(watch(self.core.stream.output_fd(), Interest::WRITABLE)?),
             ),
-            StreamKind::Unix | StreamKind::Tcp => {
+            StreamKind::Unix | StreamKind::Tcp | StreamKind::Tls => {
                 let both = Interest::READABLE | Interest::WRITABLE;
                 (watch(self.core.stream.as_fd(), both)?, None)
             }

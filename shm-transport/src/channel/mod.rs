@@ -116,7 +116,7 @@ impl End {
 }
 
 impl Channel {
-    /// Connects to a bridge: `unix:/path` or a plain path, `tcp:host:port`, `fd:N` for an inherited socket, `stdio:` for
+    /// Connects to a bridge: `unix:/path` or a plain path, `tcp:host:port`, `tls:host:port` (feature `tls`), `fd:N` for an inherited socket, `stdio:` for
     /// standard input and output; see [`Address`]. Shared memory needs a UNIX socket; over the others the link runs over
     /// the stream.
     ///
@@ -131,7 +131,11 @@ impl Channel {
         };
         let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidInput, error));
         let address: Address = address.parse().map_err(invalid)?;
-        let stream = address.connect(Instant::now() + options.timeout);
+        let deadline = Instant::now() + options.timeout;
+        #[cfg(feature = "tls")]
+        let stream = address.connect_with(&options.tls, deadline);
+        #[cfg(not(feature = "tls"))]
+        let stream = address.connect(deadline);
         Self::from_stream(stream.map_err(failed)?, options)
     }
 

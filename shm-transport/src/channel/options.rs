@@ -100,6 +100,9 @@ pub struct ConnectOptions {
     pub memory: MemoryOptions,
     /// How to wait; `None` takes what the bridge advises.
     pub wait: Option<WaitStrategy>,
+    /// What a `tls:` address needs.
+    #[cfg(feature = "tls")]
+    pub tls: crate::socket::TlsOptions,
     /// Longest time for the handshake and for the answer to a subscription.
     pub timeout: Duration,
 }
@@ -114,6 +117,8 @@ impl Default for ConnectOptions {
             contracts: PeerContracts::default(),
             memory: MemoryOptions::default(),
             wait: None,
+            #[cfg(feature = "tls")]
+            tls: crate::socket::TlsOptions::default(),
             timeout: Duration::from_secs(5),
         }
     }

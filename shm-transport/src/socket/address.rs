@@ -145,6 +145,25 @@ impl Address {
         }
     }
 
+    /// As [`Address::connect`], with what a `tls:` address needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Address::connect`], and if the certificate of the bridge is not trusted or names another host.
+    #[cfg(feature = "tls")]
+    pub fn connect_with(&self, tls: &super::TlsOptions, deadline: Instant) -> io::Result<Stream> {
+        let Self::Tls { host, port } = self else {
+            return self.connect(deadline);
+        };
+        let connected = connect_tcp(host, *port, deadline).and_then(|connection| {
+            // For the options of a TCP connection; the descriptor stays the same.
+            let _options = Stream::from(connection.try_clone()?);
+            super::tls::connect(connection, host, tls, deadline)
+        });
+        connected
+            .map_err(|source| io::Error::new(source.kind(), format!("address={self}: {source}")))
+    }
+
     /// Connects before the deadline. A name is looked up first, which may take longer; of several addresses the first that
     /// answers is taken.
     ///
@@ -162,7 +181,7 @@ impl Address {
             Self::Tcp { host, port } => Ok(connect_tcp(host, *port, deadline)?.into()),
             Self::Tls { .. } => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "this program cannot do TLS; build it with the feature tls of shm-transport",
+                "tls needs options and the feature tls of shm-transport",
             )),
             Self::Fd(number) => Stream::from_socket(take_inherited(*number)?),
             Self::Stdio => Stream::from_stdio(),

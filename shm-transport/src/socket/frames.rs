@@ -128,7 +128,7 @@ impl FrameStream {
             let room = self.receive.room();
             let received = match self.stream.kind() {
                 StreamKind::Unix => receive_with_fds(&self.stream, room, &mut self.fds),
-                StreamKind::Tcp | StreamKind::Pipes => {
+                StreamKind::Tcp | StreamKind::Tls | StreamKind::Pipes => {
                     self.stream.read_vectored(&mut [RingSliceMut::new(room)])
                 }
             };

@@ -42,6 +42,8 @@ mod buffer;
 mod frames;
 mod queue;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use address::{Address, AddressError};
 pub(crate) use frames::{CONTROL_PAYLOAD_MAX, poll_timeout};
@@ -50,3 +52,5 @@ pub(crate) use queue::SendQueue;
 pub use stream::{
     ByteStream, KEEP_ALIVE_COUNT, KEEP_ALIVE_IDLE, KEEP_ALIVE_INTERVAL, Stream, StreamKind,
 };
+#[cfg(feature = "tls")]
+pub use tls::TlsOptions;

@@ -5,6 +5,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,6 +25,9 @@ pub const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Unanswered probes after which the connection is lost.
 pub const KEEP_ALIVE_COUNT: u32 = 3;
+
+/// How long the end of a stream over TLS waits for a peer that takes nothing.
+const TUNNEL_FLUSH_MAX: Duration = Duration::from_secs(5);
 
 /// Slices that one vectored call takes.
 const SLICES_MAX: usize = 8;
@@ -52,6 +57,8 @@ pub enum StreamKind {
     Unix,
     /// A TCP connection.
     Tcp,
+    /// A UNIX stream socket to whoever encrypts for this side; what goes over the network is TLS.
+    Tls,
     /// Two descriptors of any kind, one to read and one to write: pipes, or standard input and output.
     Pipes,
 }
@@ -63,6 +70,7 @@ impl StreamKind {
         match self {
             Self::Unix => "unix",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Pipes => "pipes",
         }
     }
@@ -75,6 +83,26 @@ pub struct Stream {
     input: OwnedFd,
     /// Where bytes are written to, if that is another descriptor.
     output: Option<OwnedFd>,
+    /// Dropped last: waits until what was written has gone out.
+    _tunnel: Option<Tunnel>,
+}
+
+/// What keeps the other end of a pair of sockets at work; see [`Stream::behind_tls`].
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// Ends when everything has gone out.
+    pub(super) flushed: Mutex<Receiver<()>>,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let flushed = self
+            .flushed
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Either outcome: the other end is done, or nobody takes it any more.
+        let _ = flushed.recv_timeout(TUNNEL_FLUSH_MAX);
+    }
 }
 
 impl Stream {
@@ -91,7 +119,28 @@ impl Stream {
             kind: StreamKind::Pipes,
             input,
             output: Some(output),
+            _tunnel: None,
         })
+    }
+
+    /// One end of a pair of UNIX sockets whose other end somebody connects to a peer over TLS. Descriptors cannot be passed
+    /// over it.
+    #[must_use]
+    pub fn behind_tls(local: UnixStream) -> Self {
+        Self {
+            kind: StreamKind::Tls,
+            input: local.into(),
+            output: None,
+            _tunnel: None,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn through(local: UnixStream, tunnel: Tunnel) -> Self {
+        Self {
+            _tunnel: Some(tunnel),
+            ..Self::behind_tls(local)
+        }
     }
 
     /// A connected stream socket, UNIX or TCP.
@@ -150,6 +199,7 @@ impl From<UnixStream> for Stream {
             kind: StreamKind::Unix,
             input: stream.into(),
             output: None,
+            _tunnel: None,
         }
     }
 }
@@ -194,6 +244,7 @@ impl From<TcpStream> for Stream {
             kind: StreamKind::Tcp,
             input: stream.into(),
             output: None,
+            _tunnel: None,
         }
     }
 }
