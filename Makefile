@@ -1,6 +1,6 @@
 # make demo   sets everything up and replays real quotes through the bridge to two Python workers
 # make test   sets everything up and runs every check and every test
-# Both need cargo, a C linker, python3 with venv, and make.
+# Both need cargo, a C compiler, python3 with venv, and make; the tests need openssl, too.
 
 PYTHON ?= python3
 VENV := .venv

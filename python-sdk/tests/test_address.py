@@ -7,16 +7,19 @@ import socket
 import pytest
 
 import mycelium
-from mycelium._socket import parse_address
+from mycelium._socket import Address, parse_address
 
 
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("unix:/run/a:b", "/run/a:b"),
-        ("./a:b", "./a:b"),
-        ("tcp:localhost:1", ("localhost", 1)),
-        ("tcp:[::1]:65535", ("::1", 65535)),
+        ("unix:/run/a:b", Address("unix", path="/run/a:b")),
+        ("./a:b", Address("unix", path="./a:b")),
+        ("tcp:localhost:1", Address("tcp", host="localhost", number=1)),
+        ("tcp:[::1]:65535", Address("tcp", host="::1", number=65535)),
+        ("tls:bridge.example.org:7443", Address("tls", host="bridge.example.org", number=7443)),
+        ("fd:3", Address("fd", number=3)),
+        ("stdio:", Address("stdio")),
     ],
 )
 def test_addresses_are_understood(address: str, place: object) -> None:
@@ -24,7 +27,21 @@ def test_addresses_are_understood(address: str, place: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "udp:h:1", "tcp:h", "tcp::1", "tcp:::1:7", "tcp:h:0", "tcp:h:65536", "tcp:h:x"]
+    "address",
+    [
+        "",
+        "udp:h:1",
+        "tcp:h",
+        "tcp::1",
+        "tcp:::1:7",
+        "tcp:h:0",
+        "tcp:h:65536",
+        "tcp:h:x",
+        "tls:h",
+        "fd:2",
+        "fd:x",
+        "stdio:x",
+    ],
 )
 def test_a_bad_address_is_named_with_the_legal_forms(address: str) -> None:
     with pytest.raises(mycelium.AddressError) as caught:

@@ -5,6 +5,7 @@
 
 pub mod dynamic;
 mod process;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -486,3 +486,27 @@ fn wrong_endpoints_are_named_with_what_to_change() {
         assert!(text.contains(part), "{part}\n{text}");
     }
 }
+
+#[test]
+fn what_a_tls_endpoint_lacks_is_named() {
+    let found = problems(&with_bridge(
+        "[[listen]]\naddress = 'tls:0.0.0.0:1'\ntoken_env = 'PATH'\n\
+         [[listen]]\naddress = 'tls:0.0.0.0:2'\ncertificate = 'missing.pem'\nkey = 'plain.py'\n\
+         [[listen]]\naddress = 'tls:0.0.0.0:3'\ncertificate = 'plain.py'\nkey = 'plain.py'\n\
+         [[listen]]\naddress = 'unix:b.sock'\nclient_ca = 'plain.py'\n",
+    ));
+    let text = found.join("\n");
+    for part in [
+        "3: listen 'tls:0.0.0.0:1': a tls: address needs a certificate and its key",
+        "7: listen 'tls:0.0.0.0:2': a port needs a token",
+        "8: listen 'tls:0.0.0.0:2': certificate cannot be read: path=DIR/missing.pem",
+        "12: listen 'tls:0.0.0.0:3': certificate cannot be read: path=DIR/plain.py: no section BEGIN CERTIFICATE",
+        "16: listen 'unix:b.sock': client_ca is for tls: addresses only",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(
+        !text.contains(&std::env::var("PATH").expect("a path")),
+        "{text}"
+    );
+}

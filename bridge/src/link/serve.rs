@@ -40,6 +40,8 @@ pub(super) enum ServeError {
     #[error("session could not be set up: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
+    Open(std::io::Error),
+    #[error(transparent)]
     Stopped(#[from] Stopped),
     #[error("handshake was interrupted: {0}")]
     Join(#[from] tokio::task::JoinError),
@@ -223,7 +225,12 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
         shared.refused_busy.fetch_add(1, Ordering::Relaxed);
         return Err(busy(shared, stream, &endpoint).await.into());
     };
-    let stream = FrameStream::new(endpoint.open(stream, peer).await?)?;
+    let stream = FrameStream::new(
+        endpoint
+            .open(stream, peer)
+            .await
+            .map_err(ServeError::Open)?,
+    )?;
     let on_mismatch = shared.bridge.on_mismatch;
     let timeout = endpoint.config.handshake_timeout;
     let greet = move || greet(stream, schema_digest, on_mismatch, timeout, Some(&endpoint));

@@ -257,6 +257,8 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
         let count = match from.read(&mut buffer).await {
             Ok(0) => break,
             Ok(count) => count,
+            // Whoever closes without reading everything resets the connection: it is gone all the same.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
             Err(error) => {
                 // What came before is whole; the other side learns that no more comes.
                 let _ = to.shutdown().await;

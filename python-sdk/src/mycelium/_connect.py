@@ -7,12 +7,15 @@ import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _socket, messages
 from .channel import Channel
 from .events import Event
 from .exceptions import AddressError
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["connect"]
 
@@ -29,12 +32,15 @@ def connect(
     spin_us: int | None = None,
     token: str = "",
     on_event: Callable[[Event], object] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Channel:
     """Connects to a bridge.
 
     Args:
-        address: ``unix:/path`` of a listening bridge, or ``tcp:host:port``, which rules shared memory out. None in a
-            worker: the bridge that started this process has left a connected socket (``MYCELIUM_FD``).
+        address: ``unix:/path`` of a listening bridge; ``tcp:host:port`` or ``tls:host:port``, which rule shared memory
+            out; ``fd:N`` for an inherited socket; ``stdio:`` in a worker with that transport. None in a worker: the
+            bridge that started this process has left a connected socket (``MYCELIUM_FD``).
         name: Name of the link, unique in the bridge; None takes ``MYCELIUM_WORKER``, or lets the bridge choose.
         transport: ``"auto"`` takes shared memory if possible, ``"shm"`` nothing else, ``"socket"`` the socket.
         contracts: The generated messages module, or several, or message classes. Where they differ from the bridge's,
@@ -44,16 +50,20 @@ def connect(
         spin_us: Longest time to spin before sleeping, in microseconds; None takes what the bridge says.
         token: Credential where the bridge asks for one.
         on_event: Called with what happens besides messages; see :mod:`mycelium.events`.
+        tls_ca: PEM file with the authorities that may vouch for the bridge of a ``tls:`` address; None takes those of
+            the system. The certificate has to name the host of the address.
+        ssl_context: Instead, for example with a certificate of this side; it has to check the bridge's by itself.
 
     Raises:
         AddressError: There is no address, or a bad one.
-        PeerLost: Nobody listens there.
+        PeerLost: Nobody listens there, or its certificate is not to be trusted.
         HandshakeRefused: The bridge does not accept this peer; SchemaRefused where the contracts differ and the bridge
             insists on the same.
         TransportUnavailable: ``transport="shm"`` and shared memory cannot be used.
         TimeoutError: No answer in time.
     """
-    name, dial = dialer(address, name=name, transport=transport, timeout=timeout)
+    tls = _socket.TlsOptions(tls_ca, ssl_context)
+    name, dial = dialer(address, name=name, transport=transport, timeout=timeout, tls=tls)
     return Channel(
         dial(),
         name=name,
@@ -67,14 +77,14 @@ def connect(
 
 
 def dialer(
-    address: str | None, *, name: str | None, transport: str, timeout: float
+    address: str | None, *, name: str | None, transport: str, timeout: float, tls: _socket.TlsOptions
 ) -> tuple[str, Callable[[], socket.socket]]:
     """Returns the name of the link, and what makes the connection; checks the arguments of :func:`connect`."""
     if transport not in _TRANSPORTS:
         raise ValueError(f"transport not understood: transport={transport!r}, legal: {', '.join(_TRANSPORTS)}")
     if name is None:
         name = os.environ.get("MYCELIUM_WORKER", "")
-    return name, _inherited if address is None else partial(_socket.connect, address, timeout)
+    return name, _inherited if address is None else partial(_socket.connect, address, timeout, tls)
 
 
 def _inherited() -> socket.socket:

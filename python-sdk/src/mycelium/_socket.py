@@ -3,41 +3,81 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import os
-import select
 import socket
-import time
+import sys
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .exceptions import AddressError, PeerLost
 
-__all__ = ["SocketWriter", "adopt", "connect", "receive_with_fds", "wait_for"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["SocketWriter", "TlsOptions", "adopt", "connect", "receive_with_fds"]
 
 _FDS_MAX = 16
 _CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-_FORMS = "use unix:/path, /path, tcp:host:port or tcp:[ipv6]:port"
+_FORMS = "use unix:/path, /path, tcp:host:port, tcp:[ipv6]:port, tls:host:port, fd:N or stdio:"
+_PATH_MAX = 107
 
 
-def parse_address(address: str) -> str | tuple[str, int]:
-    """Returns the path of ``unix:/path`` or of a plain path, or host and port of ``tcp:host:port``.
+class Address(NamedTuple):
+    """Where a bridge is.
+
+    Attributes:
+        kind: ``"unix"``, ``"tcp"``, ``"tls"``, ``"fd"`` or ``"stdio"``.
+        path: Of a UNIX socket.
+        host: Name or address, without brackets.
+        number: The port, or the descriptor.
+    """
+
+    kind: str
+    path: str = ""
+    host: str = ""
+    number: int = 0
+
+
+class TlsOptions(NamedTuple):
+    """What a ``tls:`` address needs.
+
+    Attributes:
+        ca: PEM file with the authorities to trust; None for those of the system.
+        context: Instead of one that is made from ``ca``.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    context: ssl.SSLContext | None = None
+
+
+def parse_address(address: str) -> Address:
+    """Reads ``unix:/path``, a plain path, ``tcp:host:port``, ``tls:host:port``, ``fd:N`` or ``stdio:``.
 
     Raises:
         AddressError: The address is empty or of another kind.
     """
     scheme, colon, rest = address.partition(":")
-    if colon and scheme == "tcp":
-        return _parse_tcp(address, rest)
+    if colon and scheme in ("tcp", "tls"):
+        return _parse_host(address, scheme, rest)
+    if colon and scheme == "fd":
+        if rest.isascii() and rest.isdigit() and 2 < int(rest) < 1 << 31:
+            return Address("fd", number=int(rest))
+        text = f"address not understood: address={address!r} descriptor={rest!r}, legal: 3..=2147483647; {_FORMS}"
+        raise AddressError(text, address=address)
+    if address == "stdio:":
+        return Address("stdio")
     path = rest if colon and scheme == "unix" else address
+    # A colon is legal in a file name.
     if not path or (colon and scheme != "unix" and "/" not in scheme):
         raise AddressError(f"address not understood: address={address!r}; {_FORMS}", address=address)
-    if len(os.fsencode(path)) > 107:
-        raise AddressError(f"socket path too long: len={len(os.fsencode(path))}, legal: 1..=107", address=address)
-    return path
+    if len(os.fsencode(path)) > _PATH_MAX:
+        text = f"socket path too long: len={len(os.fsencode(path))}, legal: 1..={_PATH_MAX}"
+        raise AddressError(text, address=address)
+    return Address("unix", path=path)
 
 
-def _parse_tcp(address: str, rest: str) -> tuple[str, int]:
+def _parse_host(address: str, scheme: str, rest: str) -> Address:
     host, _, port = rest.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     name = host[1:-1] if bracketed else host
@@ -46,26 +86,66 @@ def _parse_tcp(address: str, rest: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         text = f"address not understood: address={address!r} port={port!r}, legal: 1..=65535; {_FORMS}"
         raise AddressError(text, address=address)
-    return name, int(port)
+    return Address(scheme, host=name, number=int(port))
 
 
-def connect(address: str, timeout: float) -> socket.socket:
-    """Connects to a listening bridge.
+def connect(address: str, timeout: float, tls: TlsOptions = TlsOptions()) -> socket.socket:  # noqa: B008  # immutable
+    """Connects to a bridge.
 
     Raises:
         AddressError: The address is not understood.
-        PeerLost: Nobody listens there.
+        PeerLost: Nobody listens there, or its certificate is not to be trusted.
         TimeoutError: The bridge does not accept in time.
     """
     place = parse_address(address)
     try:
-        sock = _connect_unix(place, timeout) if isinstance(place, str) else _connect_tcp(place, timeout)
+        sock = _open(place, timeout, tls)
     except (TimeoutError, BlockingIOError) as error:
         raise TimeoutError(f"bridge does not accept: address={address} timeout_s={timeout}") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PeerLost(f"cannot connect: address={address} error={reason!r}; is the bridge running?") from error
+        remedy = "is the bridge running?"
+        if place.kind == "tls" and type(error).__module__ == "ssl":
+            reason = getattr(error, "verify_message", "") or str(error)
+            remedy = "name the authority of its certificate in tls_ca, and the host as the certificate does"
+        raise PeerLost(f"cannot connect: address={address} error={reason!r}; {remedy}") from error
     sock.setblocking(False)
+    return sock
+
+
+def _open(place: Address, timeout: float, tls: TlsOptions) -> socket.socket:
+    if place.kind == "unix":
+        return _connect_unix(place.path, timeout)
+    if place.kind == "fd":
+        return adopt(place.number)
+    if place.kind == "stdio":
+        return _adopt_stdio()
+    sock = _connect_tcp((place.host, place.number), timeout)
+    if place.kind == "tcp":
+        return sock
+    from ._tls import wrap  # costs some milliseconds, and a Python without OpenSSL does all else
+
+    # It has those methods of a socket that the links use.
+    return cast("socket.socket", wrap(sock, place.host, tls.ca, tls.context))
+
+
+def _adopt_stdio() -> socket.socket:
+    """Takes over standard input, which the bridge has made a connected socket, and standard output with it.
+
+    What the program prints goes to standard error from here on, so that it cannot get into the stream.
+    """
+    fd = os.dup(0)
+    try:
+        sock = adopt(fd)
+    except AddressError:
+        os.close(fd)
+        text = 'standard input is no socket: address=stdio:; start this program as a worker with transport = "stdio"'
+        raise AddressError(text, address="stdio:") from None
+    sys.stdout.flush()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
     return sock
 
 
@@ -115,6 +195,11 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
         PeerLost: The connection is broken.
     """
     item = array.array("i").itemsize
+    if sock.family != socket.AF_UNIX:
+        try:
+            return sock.recv(size), []
+        except ConnectionError:
+            return b"", []
     try:
         data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(_FDS_MAX * item), _CMSG_CLOEXEC)
     except ConnectionError:
@@ -124,24 +209,6 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % item])
     return data, fds.tolist()
-
-
-def wait_for(sock: socket.socket, events: int, deadline: int) -> None:
-    """Waits for the socket.
-
-    Args:
-        sock: What to wait for.
-        events: ``select.POLLIN`` or ``select.POLLOUT``.
-        deadline: On the clock of :func:`time.monotonic_ns`.
-
-    Raises:
-        TimeoutError: The deadline passed.
-    """
-    poller = select.poll()
-    poller.register(sock, events)
-    left = deadline - time.monotonic_ns()
-    if not poller.poll(max(left, 0) / 1e6) and left <= 0:
-        raise TimeoutError("bridge did not answer in time")
 
 
 class SocketWriter:
@@ -177,13 +244,6 @@ class SocketWriter:
                 return False
             del self.pending[:sent]
         return True
-
-    def flush_until(self, deadline: int) -> bool:
-        """Sends what is pending, waiting up to the deadline; True when nothing is left."""
-        with contextlib.suppress(TimeoutError):
-            while not self.flush():
-                wait_for(self._sock, select.POLLOUT, deadline)
-        return not self.pending
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         try:

@@ -9,6 +9,9 @@ import ssl
 
 __all__ = ["TlsSocket", "wrap"]
 
+_RECORD_LEN = 16384
+_DROP_LEN = 65536
+
 
 def wrap(
     sock: socket.socket, host: str, ca: str | os.PathLike[str] | None, context: ssl.SSLContext | None
@@ -29,16 +32,20 @@ def wrap(
 
 
 class TlsSocket:
-    """Hides from a link that a TLS connection may have to read to write, and has bytes that ``poll`` does not show.
+    """Hides from a link that a TLS connection may have to read to write, and may hold what ``poll`` does not show.
+
+    There are such bytes only while a record is read in part. So records are read whole: between two calls everything
+    that has come is either with the link or still in the kernel, and a link may sleep on the descriptor.
 
     Args:
         sock: After its handshake.
     """
 
-    __slots__ = ("_sock", "family")
+    __slots__ = ("_parted", "_sock", "family")
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
+        self._parted = False
         self.family: int = sock.family
 
     def fileno(self) -> int:
@@ -49,18 +56,19 @@ class TlsSocket:
         """As for any socket; the links need False."""
         self._sock.setblocking(flag)
 
-    def pending(self) -> int:
-        """Returns how many decrypted bytes wait that ``poll`` knows nothing of."""
-        return self._sock.pending()
-
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Receives until the buffer is full or nothing more has come; 0 is the end.
+        """Receives until the buffer has no room for a whole record or nothing more has come; 0 is the end.
+
+        Args:
+            buffer: At least 16384 bytes: a record.
 
         Raises:
             BlockingIOError: Nothing has come.
         """
+        if self._parted:
+            return self._drop()
         count = 0
-        while count < len(buffer):
+        while len(buffer) - count >= _RECORD_LEN:
             try:
                 received = self._sock.recv_into(buffer[count:])
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -101,12 +109,18 @@ class TlsSocket:
         return sent
 
     def shutdown(self, how: int, /) -> None:
-        """Tells the peer that nothing more comes."""
-        # Without blocking this cannot wait for the peer's answer.
+        """Tells the peer that nothing more comes; what it still sends is dropped, and its end is still found."""
+        self._parted = True
+        # It cannot wait for the peer's answer, and where data comes instead TLS is over at once.
         with contextlib.suppress(OSError, ValueError):
             self._sock.unwrap()
-        # SSLSocket.shutdown() forgets that there is TLS, and later reads would return encrypted bytes.
         socket.socket.shutdown(self._sock, how)
+
+    def _drop(self) -> int:
+        """Reads encrypted bytes until none are there."""
+        while socket.socket.recv(self._sock, _DROP_LEN):
+            pass
+        return 0
 
     def close(self) -> None:
         """Closes the connection."""

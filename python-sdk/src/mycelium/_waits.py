@@ -7,6 +7,7 @@ steps that return how long to sleep.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from ._socket import SocketWriter
 
-__all__ = ["Blocking", "Steps", "Wait", "drive", "flushed", "ready"]
+__all__ = ["Blocking", "Steps", "Wait", "drive", "flushed", "parted", "ready"]
 
 T = TypeVar("T")
+_RECEIVE_LEN = 65536
 
 
 class Wait(NamedTuple):
@@ -69,6 +71,23 @@ def flushed(writer: SocketWriter, sock: socket.socket, deadline: int) -> Steps[b
     except TimeoutError:
         pass
     return not writer.pending
+
+
+def parted(writer: SocketWriter, sock: socket.socket, deadline: int) -> Steps[None]:
+    """Sends what is pending. Over the network also says that this was all, and waits until the bridge has closed.
+
+    A connection that is closed with something unread is reset, and what was sent last may be lost with it.
+    """
+    if not (yield from flushed(writer, sock, deadline)) or sock.family == socket.AF_UNIX or writer.lost:
+        return
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        more = True
+        while more:
+            try:
+                more = bool(sock.recv(_RECEIVE_LEN))
+            except (BlockingIOError, InterruptedError):
+                yield from ready(sock, select.POLLIN, deadline)
 
 
 def block(wait: Wait) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import socket
 import time
@@ -39,11 +40,14 @@ from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
 from ._publisher import Publisher, Reservation
 from ._sleeper import Sleeper
-from ._waits import Blocking, Steps, Wait, flushed
+from ._socket import TlsOptions
+from ._waits import Blocking, Steps, Wait, parted
 from .events import Event
 from .exceptions import ChannelClosed, ChannelError, ChannelFull
 
 if TYPE_CHECKING:
+    import ssl
+
     from typing_extensions import Self
 
 __all__ = ["AsyncChannel", "AsyncPublisher", "connect"]
@@ -329,7 +333,7 @@ class AsyncChannel(ChannelCore):
             self._farewell(reason)
             for sleeper in self._sleepers:
                 sleeper.wake_soon()
-            await self._drive(flushed(link.writer, link.sock, time.monotonic_ns() + _GOODBYE_NS))
+            await self._drive(parted(link.writer, link.sock, time.monotonic_ns() + _GOODBYE_NS))
         finally:
             self._unwatch()
             self._give_back()
@@ -471,6 +475,8 @@ def connect(
     spin_us: int = 0,
     token: str = "",
     on_event: Callable[[Event], object] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> _Connecting:
     """Connects to a bridge: ``async with connect(...) as channel`` or ``channel = await connect(...)``.
 
@@ -486,11 +492,14 @@ def connect(
             the bridge's advice is not followed: 0 unless it is given here.
         token: As for :func:`mycelium.connect`.
         on_event: As for :func:`mycelium.connect`; an ordinary function.
+        tls_ca: As for :func:`mycelium.connect`.
+        ssl_context: As for :func:`mycelium.connect`.
 
     Raises:
         As :func:`mycelium.connect`, when awaited.
     """
-    name, dial = dialer(address, name=name, transport=transport, timeout=timeout)
+    tls = TlsOptions(tls_ca, ssl_context)
+    name, dial = dialer(address, name=name, transport=transport, timeout=timeout, tls=tls)
 
     async def opening() -> AsyncChannel:
         channel = AsyncChannel(contracts=contracts, timeout=timeout, spin_us=spin_us, on_event=on_event)

@@ -19,7 +19,7 @@ from ._doorbell import deadline_after
 from ._message import STALE
 from ._publisher import Publisher
 from ._statistics import Statistics
-from ._waits import drive
+from ._waits import drive, parted
 from .exceptions import ChannelClosed
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Channel(ChannelCore):
             return
         try:
             self._farewell(reason)
-            self._link.writer.flush_until(time.monotonic_ns() + _GOODBYE_NS)
+            drive(parted(self._link.writer, self._link.sock, time.monotonic_ns() + _GOODBYE_NS))
         finally:
             self._give_back()
 

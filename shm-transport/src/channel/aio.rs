@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -21,7 +21,7 @@ use tokio::task::coop;
 
 use super::burst::{Burst, frames_of};
 use super::ends::WaitFor;
-use super::{Asked, Channel, ConnectOptions, Core, Data};
+use super::{Asked, Channel, ConnectOptions, Core, Data, PART_MAX};
 use crate::error::{BurstError, ChannelError, DecodeError, HandshakeError};
 use crate::frame::FrameHeader;
 use crate::ring::Frame;
@@ -286,7 +286,15 @@ impl AsyncChannel {
     /// If the goodbye could not be sent; the channel is closed all the same.
     pub async fn close(mut self) -> Result<(), ChannelError> {
         self.channel.say_goodbye();
-        poll_fn(|cx| self.poll_flush(cx)).await
+        let flushed = poll_fn(|cx| self.poll_flush(cx)).await;
+        if let StreamKind::Tcp | StreamKind::Tls = self.channel.core.stream.kind() {
+            let mut channel = self.channel;
+            // Dropped there, too: a stream over TLS waits until everything has gone out.
+            let part = move || channel.core.stream.part(Instant::now() + PART_MAX);
+            // A runtime that is shutting down does not wait.
+            let _ = tokio::task::spawn_blocking(part).await;
+        }
+        flushed
     }
 
     /// Ready when a frame is in hand.

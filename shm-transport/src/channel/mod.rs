@@ -55,6 +55,9 @@ use handshake::JoinedData;
 use shm::ShmData;
 use socket::SocketData;
 
+/// How long a channel over TCP waits for the bridge to close, once it has said goodbye.
+const PART_MAX: Duration = Duration::from_secs(1);
+
 /// The peer's end of a link. Not for sharing between threads; send it to the thread that uses it.
 #[derive(Debug)]
 pub struct Channel {
@@ -486,7 +489,9 @@ impl Channel {
     /// If the goodbye could not be sent; the channel is closed all the same.
     pub fn close(mut self) -> Result<(), ChannelError> {
         self.say_goodbye();
-        self.core.flush_until(Instant::now() + self.timeout)
+        let flushed = self.core.flush_until(Instant::now() + self.timeout);
+        self.core.stream.part(Instant::now() + PART_MAX);
+        flushed
     }
 
     fn say_goodbye(&mut self) {

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, UnixAddr, recvmsg, sendmsg, shutdown,
+};
 
 use mycelium_messages::Message;
 
@@ -281,6 +283,35 @@ impl FrameStream {
             self.wait(PollFlags::POLLOUT, Some(deadline))?;
         }
         Ok(())
+    }
+
+    /// Over TCP, tells the peer that nothing more comes and waits until it has closed: a connection that is closed with
+    /// something unread is reset, and what was sent last may be lost with it. What still comes is dropped.
+    pub(crate) fn part(&mut self, deadline: Instant) {
+        if self.stream.kind() != StreamKind::Tcp
+            || shutdown(self.stream.as_raw_fd(), Shutdown::Write).is_err()
+        {
+            return;
+        }
+        let mut rest = vec![0; CONTROL_PAYLOAD_MAX];
+        loop {
+            match self
+                .stream
+                .read_vectored(&mut [RingSliceMut::new(&mut rest)])
+            {
+                Ok(count) if count > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.wait(PollFlags::POLLIN, Some(deadline)).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
     }
 
     /// Waits until a whole frame has arrived.
