@@ -11,19 +11,17 @@ from typing import Any
 
 import measuring
 import tick_messages as contracts
-from measuring import END, fields, missing, values
+from measuring import END, fields, values
 from pair_ends import take_the_bridges_ends
 from tick_messages import Tick
+
+from mycelium import aio
 
 FORMAT = struct.Struct("<QQdd")
 pack, unpack = FORMAT.pack, FORMAT.unpack
 
 
 async def mycelium_channel(given: Any) -> None:
-    try:
-        from mycelium import aio
-    except ImportError as error:
-        raise missing("this SDK has no mycelium.aio") from error
     if given.role == "far":
         take_the_bridges_ends()
     async with aio.connect(

@@ -7,7 +7,6 @@ others keep it themselves. Every figure comes with what shows that all messages 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import measuring
 import tick_messages as contracts
@@ -66,14 +65,12 @@ def rows(channel: Channel, publisher: Publisher[Tick], messages: int, millis: in
 
 
 def columns(channel: Channel, publisher: Publisher[Tick], messages: int, millis: int) -> None:
-    if not hasattr(Batch, "columns"):
-        raise missing("this SDK has no Batch.columns")
     try:
         Tick.dtype()
     except ImportError as error:
         raise missing(error) from error
 
-    def sums(batch: Any) -> tuple[int, float]:
+    def sums(batch: Batch) -> tuple[int, float]:
         ticks = batch.columns(Tick)
         return int(ticks["sequence"].sum()), float(ticks["bid"].sum())
 
@@ -138,9 +135,7 @@ def reserve(channel: Channel, publisher: Publisher[Tick], messages: int, millis:
     end_publishing(channel, start, messages)
 
 
-def send_many(channel: Channel, publisher: Any, messages: int, millis: int) -> None:
-    if not hasattr(Publisher, "send_many"):
-        raise missing("this SDK has no Publisher.send_many")
+def send_many(channel: Channel, publisher: Publisher[Tick], messages: int, millis: int) -> None:
     try:
         import numpy
     except ImportError as error:
