@@ -6,9 +6,10 @@ use mycelium_bridge::local::LocalChannel;
 use mycelium_bridge::router::LinkCounters;
 use mycelium_messages::Message;
 use mycelium_messages::bandit::{Quote, Signal};
-use mycelium_tests::{Place, expect, publish, quote, subscribe, wait_for, wait_until};
+use mycelium_tests::{Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until};
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::Pid;
+use shm_transport::channel::{Channel, ConnectOptions};
 
 /// Counts quotes until the bridge ends, and writes down what it got and what it was told that it missed.
 const COUNTER: &str = r#"
@@ -199,6 +200,63 @@ fn block_holds_up_its_own_publishers_and_nobody_else() {
     });
     bridge.shut_down().expect("control plane");
     assert_eq!(result(&place), (sent, 0, sent, true));
+}
+
+/// A client in another process than the bridge, and an actor in its own: each reads nothing for a while.
+#[test]
+fn rust_subscribers_are_told_what_they_miss() {
+    for transport in ["auto", "socket"] {
+        let settings = format!(
+            "ring_capacity = \"4KiB\"\nstage_capacity = \"8KiB\"\ntransport = {transport:?}"
+        );
+        let place = Place::new()
+            .listening()
+            .bridge(&settings)
+            .table("[delivery]\nQuote = \"drop_oldest\"");
+        let bridge = place.start();
+        let mut actor = bridge.attach("actor").expect("attach");
+        let mut idle = bridge.attach("idle").expect("attach");
+        subscribe::<Quote>(&bridge, &idle);
+        let options = ConnectOptions::for_contracts(&mycelium_messages::bandit::CONTRACTS);
+        let options = options.named("client");
+        let mut client = Channel::connect(&place.address(), &options).expect("connect");
+        client.subscribe::<Quote>().expect("subscribe");
+        for sequence in 1..=QUOTES {
+            publish(&mut actor, &quote(sequence));
+        }
+        wait_until("everything published", || {
+            counters(&bridge, "actor").frames_in == QUOTES
+        });
+        let mut received = (0, 0);
+        let mut last = (0, 0);
+        while last.0 < QUOTES {
+            let quote: Quote = client
+                .recv(Some(WATCHDOG))
+                .expect("a quote")
+                .read()
+                .expect("sound");
+            assert!(quote.sequence > last.0, "order");
+            (last.0, received.0) = (quote.sequence, received.0 + 1);
+        }
+        while last.1 < QUOTES {
+            let quote: Quote = expect(&mut idle);
+            assert!(quote.sequence > last.1, "order");
+            (last.1, received.1) = (quote.sequence, received.1 + 1);
+        }
+        assert!(received.0 < QUOTES && received.1 < QUOTES, "{received:?}");
+        wait_until("the word to the client", || {
+            assert!(client.try_recv().expect("open").is_none());
+            client.statistics().missed + received.0 == QUOTES
+        });
+        wait_until("the word to the actor", || {
+            idle.missed() + received.1 == QUOTES
+        });
+        let status = bridge.link("client").expect("its link");
+        assert_eq!(
+            status.missed.get(&Quote::TOPIC_ID),
+            Some(&(QUOTES - received.0))
+        );
+    }
 }
 
 /// Answers every quote with its own name and the symbol.

@@ -8,6 +8,7 @@ use crate::sync::Ordering;
 
 mod batches;
 mod model;
+mod recall;
 mod reservations;
 
 const TOPIC: u16 = 1001;
