@@ -15,7 +15,7 @@ import mycelium
 from bridge_double import BridgeDouble, wait_until
 from builders import quote, signal
 from mycelium._batch import Run
-from mycelium._columns import Pins, copy_runs
+from mycelium._columns import Pin, Pins, copy_runs
 from mycelium._message import Message, Views
 from mycelium.messages import MESSAGES, Quote, Signal
 from test_dynamic import Blob
@@ -114,7 +114,7 @@ def test_copies_of_every_layout_have_the_bytes_of_the_payloads(contract: type[Me
         assert found.dtype == contract.dtype()
 
 
-def test_an_array_keeps_the_ring_from_going_on_until_it_dies(make_bridge: MakeBridge) -> None:
+def test_an_array_keeps_ring_space_until_it_dies(make_bridge: MakeBridge) -> None:
     bridge = make_bridge(capacity=4096)
     with bridge.connect() as channel:
         send(bridge, range(1, 11))
@@ -127,41 +127,126 @@ def test_an_array_keeps_the_ring_from_going_on_until_it_dies(make_bridge: MakeBr
         channel.acknowledge()
         assert bridge.acknowledged == 0
         assert channel.statistics()[-2:] == (1, 4 * RECORD)
-        free = bridge.producer.free // RECORD
-        send(bridge, range(11, 11 + free))
-        with pytest.raises(AssertionError, match="the ring stays full"):
-            bridge.send(quote(0), timeout=0.01)
-        for _ in range(free):
-            channel.recv(timeout=30)
+        send(bridge, range(11, 21))
+        assert [channel.recv(timeout=30).sequence for _ in range(10)] == list(range(11, 21))
         assert bids.tolist() == [quote(number).bid for number in (2, 3, 4)]
+        assert bridge.acknowledged == 0
         del bids
         channel.acknowledge()
-        assert bridge.acknowledged == (10 + free) * RECORD
+        assert bridge.acknowledged == 20 * RECORD
         assert channel.statistics()[-2:] == (0, 0)
         for number in range(500, 600):  # round and round as before
             bridge.send(quote(number))
             assert channel.recv(timeout=30).sequence == number
 
 
-def test_the_last_array_wakes_a_channel_that_sleeps_beside_a_full_ring(make_bridge: MakeBridge) -> None:
+def test_a_kept_array_gets_its_own_memory_before_it_stops_the_ring(make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(capacity=4096)
+    with bridge.connect() as channel:
+        send(bridge, range(1, 6))
+        batch = channel.recv_batch(limit=5, timeout=30)
+        kept = batch.columns(Quote)
+        batch.release()
+        for number in range(6, 400):
+            bridge.send(quote(number))
+            assert channel.recv(timeout=30).sequence == number
+        assert kept["sequence"].tolist() == [1, 2, 3, 4, 5]
+        assert channel.statistics().arrays_held == 0
+
+
+def test_a_loop_whose_batches_fill_the_ring_goes_on_with_the_last_array_in_a_variable(make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(capacity=4096)
+    with bridge.connect() as channel:
+        sender = threading.Thread(target=lambda: send(bridge, range(2000)))
+        sender.start()
+        seen: list[int] = []
+        for batch in channel.batches():
+            quotes = batch.columns(Quote)
+            seen += quotes["sequence"].tolist()
+            if len(seen) == 2000:
+                break
+        sender.join()
+        assert seen == list(range(2000))
+
+
+def test_a_channel_that_sleeps_keeps_nothing_for_arrays(make_bridge: MakeBridge) -> None:
     bridge = make_bridge(capacity=4096, spin_us=0)
     channel = bridge.connect()
-    send(bridge, range(1, 41))
-    kept = [channel.recv_batch(limit=40, timeout=30).columns(Quote)]
-    parks = channel.statistics().parks
+    send(bridge, range(1, 21))
+    batch = channel.recv_batch(limit=20, timeout=30)
+    kept = batch.columns(Quote)
+    batch.release()
+    assert bridge.acknowledged == 0
 
-    def let_go() -> None:
-        wait_until(lambda: channel.statistics().parks > parks, "sleep")
-        assert bridge.acknowledged == 0
-        kept.clear()
-        wait_until(lambda: bridge.acknowledged == 40 * RECORD, "acknowledgement")
-        bridge.send(quote(41))
+    def beside() -> None:
+        wait_until(lambda: bridge.acknowledged == 20 * RECORD, "acknowledgement")
+        send(bridge, range(21, 121))
 
-    thread = threading.Thread(target=let_go)
+    thread = threading.Thread(target=beside)
     thread.start()
-    assert channel.recv(timeout=30).sequence == 41
+    assert [channel.recv(timeout=30).sequence for _ in range(100)] == list(range(21, 121))
     thread.join()
+    assert kept["sequence"].tolist() == list(range(1, 21))
     channel.close()
+
+
+def test_a_blocked_sender_keeps_nothing_for_arrays_but_the_batch_in_hand(make_bridge: MakeBridge) -> None:
+    bridge = make_bridge(capacity=4096, spin_us=0)
+    with bridge.connect() as channel:
+        publisher = channel.publisher(Quote)
+        send(bridge, range(1, 21))
+        before = channel.recv_batch(limit=10, timeout=30)
+        kept = before.columns(Quote)
+        in_hand = channel.recv_batch(limit=10, timeout=30)
+        current = in_hand.columns(Quote)
+        with pytest.raises(mycelium.ChannelFull):
+            publisher.send_many([quote(number) for number in range(200)], timeout=0.01)
+        assert bridge.acknowledged == 10 * RECORD
+        again = in_hand.columns(Quote)
+        in_hand.release()
+        channel.acknowledge()
+        assert bridge.acknowledged == 20 * RECORD
+        for number in range(100, 200):
+            bridge.send(quote(number))
+            assert channel.recv(timeout=30).sequence == number
+        assert kept["sequence"].tolist() == list(range(1, 11))
+        assert current["sequence"].tolist() == again["sequence"].tolist() == list(range(11, 21))
+
+
+def test_where_memory_cannot_be_mapped_twice_arrays_are_copies(
+    make_bridge: MakeBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mycelium._alias.Alias.of", lambda *_: None)
+    bridge = make_bridge()
+    with bridge.connect() as channel:
+        send(bridge, range(1, 11))
+        with channel.recv_batch(timeout=30) as batch:
+            quotes = batch.columns(Quote)
+            assert quotes.flags.writeable
+            assert [run["sequence"].tolist() for run in batch.column_runs(Quote)] == [quotes["sequence"].tolist()]
+            with pytest.raises(ValueError, match="no view: the system maps no memory twice"):
+                batch.columns(Quote, copy=False)
+        assert quotes["sequence"].tolist() == list(range(1, len(quotes) + 1))
+
+
+def test_where_no_memory_is_to_be_had_arrays_keep_the_ring(
+    make_bridge: MakeBridge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mycelium._alias.Alias.detach", lambda *_: False)
+    bridge = make_bridge(capacity=4096)
+    with bridge.connect() as channel:
+        send(bridge, range(1, 41))
+        batch = channel.recv_batch(limit=40, timeout=30)
+        kept = batch.columns(Quote)
+        batch.release()
+        with pytest.raises(TimeoutError):
+            channel.recv(timeout=0.01)
+        assert bridge.acknowledged == 0
+        assert "they keep it, because the system gives no memory" in caplog.text
+        del kept
+        with pytest.raises(TimeoutError):
+            channel.recv(timeout=0.01)
+        assert bridge.acknowledged == 40 * RECORD
 
 
 def test_a_loop_over_batches_is_no_reason_to_warn_and_a_habit_is(
@@ -189,10 +274,15 @@ def test_a_loop_over_batches_is_no_reason_to_warn_and_a_habit_is(
         for at, array in enumerate(kept):
             assert array["sequence"].tolist() == list(range(250 + at * 50, 300 + at * 50))
         if channel.transport == "shm":
-            assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-                "arrays of released batches keep ring space"
-            ]
+            assert not caplog.records
             assert bridge.acknowledged == 250 * RECORD
+            channel.arm()
+            channel.disarm()
+            assert bridge.acknowledged == 600 * RECORD
+            text = f"batches=4 bytes={200 * RECORD}; they got memory of their own; take columns(..., copy=True)"
+            assert [text in record.getMessage() for record in caplog.records] == [True]
+            for at, array in enumerate(kept):
+                assert array["sequence"].tolist() == list(range(250 + at * 50, 300 + at * 50))
         else:
             # A receive buffer is this side's own memory: nothing waits for the arrays.
             assert not caplog.records
@@ -244,13 +334,9 @@ def test_an_array_that_outlives_its_channel_keeps_its_bytes_and_the_mapping(make
     assert first["sequence"].tolist() == list(range(1, 11))
     assert in_hand["sequence"].tolist() == list(range(91, 101))
     assert Quote.from_array(first)[3] == quote(4)
-    assert mappings() > 0
     successor_bridge.close()
     bridge.close()
-    held = mappings()
-    del first
-    assert mappings() == held, "another array still lies over it"
-    del in_hand, successor
+    del first, in_hand, successor
     gc.collect()
     assert mappings() < before
 
@@ -270,9 +356,9 @@ def test_a_closed_channel_takes_its_mapping_along_where_no_array_is_left(bridge:
 
 def test_pins_are_forgotten_in_any_order() -> None:
     pins = Pins()
-    woken: list[int] = []
-    pins.wake = lambda: woken.append(1)
-    first, second, third = (pins.add(start, start + 8) for start in (0, 8, 16))
+    first, second, third = (Pin(start, start + 8, bytearray(8), 0) for start in (0, 8, 16))
+    for pin in (first, second, third):
+        pins.add(pin)
     assert pins.floor(24) == 0
     second.alive = False
     assert pins.floor(24) == 0
@@ -281,5 +367,5 @@ def test_pins_are_forgotten_in_any_order() -> None:
     assert pins.floor(24) == 16
     third.released = True
     assert pins.held() == (1, 8)
-    pins.clear()
-    assert (pins.floor(24), pins.held(), third.wake, woken) == (24, (0, 0), None, [])
+    assert pins.detach()
+    assert (pins.floor(24), pins.held()) == (24, (0, 0))

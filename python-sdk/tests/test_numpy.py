@@ -68,6 +68,12 @@ def test_arrays_become_messages_again_and_may_be_changed_before() -> None:
     changed = Quote.from_array(array[array["sequence"] > 1])
     assert [quote.bid for quote in changed] == [6.0, 8.0]
     assert Quote.from_array(Quote.to_array([])) == []
+    spread = numpy.frombuffer(b"\xff" * (Quote.SIZE * 8), Quote.dtype()).copy()
+    for name in Quote.dtype().names or ():
+        spread[name][::2] = array[name]
+    assert [quote.to_bytes() for quote in Quote.from_array(spread[::2])] == [
+        quote.to_bytes() for quote in Quote.from_array(array)
+    ], "what lies between the columns is not taken over"
     array["symbol.len"][0] = 99
     with pytest.raises(MessageError, match="field 'symbol': length out of range: length=99, max=16"):
         Quote.from_array(array)

@@ -232,8 +232,9 @@ class Batch:
         ``numpy.char.decode(array["symbol"], "utf-8")``, best of ``numpy.unique``.
 
         A view stays valid for as long as it lives, also after its batch and after ``close()``. Its ring space is not
-        given back before it dies, so that it keeps the bridge from going on in the end: keep copies, not views.
-        ``Channel.statistics().arrays_held`` counts the batches that are kept so, and the log warns once.
+        given back before it dies, or gets pages of its own, which are copied when the channel is going to sleep, is
+        closed, or half of the ring is kept so (the log says so once, if it is many). So keep copies, not views.
+        ``Channel.statistics().arrays_held`` counts the released batches whose space is kept.
 
         Args:
             contract: The message class; messages of other classes are left out.
@@ -246,14 +247,16 @@ class Batch:
             StaleMessageError: The batch was released.
         """
         runs = self._runs_of(contract)
-        if copy is None:
-            copy = len(runs) != 1
-        if not copy and len(runs) > 1:
+        if copy is False and len(runs) > 1:
             text = f"no view: message={contract.NAME} runs={len(runs)}, legal: 1"
             raise ValueError(f"{text}; other messages lie between; use column_runs(), or leave copy=False away")
-        if copy or not runs:
-            return copy_runs(self._views, contract, runs)
-        return self._view(runs[0])
+        if not copy and len(runs) == 1:
+            memory = self._pinned()
+            if memory is not None:
+                return view_run(memory, self._word - 1, runs[0])
+            if copy is False:
+                raise ValueError("no view: the system maps no memory twice; leave copy=False away")
+        return copy_runs(self._views, contract, runs)
 
     def column_runs(self, contract: type[Message]) -> list[numpy.typing.NDArray[numpy.void]]:
         """Returns the messages of one class as views as by :meth:`columns`, one for each uninterrupted run, in order.
@@ -264,7 +267,11 @@ class Batch:
         Raises:
             ImportError, TypeError, StaleMessageError: As :meth:`columns`.
         """
-        return [self._view(run) for run in self._runs_of(contract)]
+        runs = self._runs_of(contract)
+        memory = self._pinned() if runs else None
+        if memory is None:
+            return [copy_runs(self._views, contract, [run]) for run in runs]
+        return [view_run(memory, self._word - 1, run) for run in runs]
 
     def _runs_of(self, contract: type[Message]) -> list[Run]:
         if self._channel is None:
@@ -273,15 +280,15 @@ class Batch:
             raise TypeError(f"no fixed layout: message={getattr(contract, 'NAME', contract)}; iterate over the batch")
         return [run for run in self._runs if run.contract is contract]
 
-    def _view(self, run: Run) -> numpy.typing.NDArray[numpy.void]:
-        first = self._word - 1
+    def _pinned(self) -> Any:
+        """Memory of the whole batch for arrays to lie over; None where the system does not allow that."""
         channel = self._channel
         if self._memory is None and channel is not None:
             last = self._runs[-1]
-            end = last.word + last.stride * last.length
-            self._pin = channel._consumer.pin(first, end)
-            self._memory = memory_array(self._views, first, end, self._pin)
-        return view_run(self._memory, first, run)
+            pin = channel._consumer.pin(self._word - 1, last.word + last.stride * last.length)
+            if pin is not None:
+                self._pin, self._memory = pin, memory_array(pin)
+        return self._memory
 
     def to_bytes(self) -> bytes:
         """Returns a copy of all frames of the batch, headers included, in their order: for a checksum or a recording.

@@ -2,21 +2,20 @@
 
 An array may live longer than its batch, and nobody can take it back. So the memory under it stays as it is until the
 last array over it dies: ``head`` of a ring is not published past the batch (:class:`Pins`), a receive buffer is left to
-its arrays. The base object of the arrays (:class:`_Memory`) also keeps the mapping, so that no address dangles. When
-the channel is closed first, the pages under its arrays become memory of this process alone, because the bridge may hand
-the ring to a successor.
+its arrays. Nothing waits for that for ever: before the channel sleeps or closes, and when much of the ring is kept, the
+arrays' pages become memory of their own, which :mod:`mycelium._alias` makes possible.
 
 NumPy is imported by the first array, and never before.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ._alias import Alias, address_of
 from ._layout import FRAME_HEADER_LEN
 from ._message import Message
 from ._numpy import dtype_of, numpy_module
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = numpy.typing.NDArray[numpy.void]
 
-__all__ = ["Pin", "Pins", "address_of", "copy_runs", "memory_array", "view_run"]
+__all__ = ["Pin", "Pins", "copy_runs", "memory_array", "view_run"]
 
 _log = logging.getLogger("mycelium")
 _MANY_BATCHES = 2
@@ -45,17 +44,19 @@ class Pin:
         end: Position behind its last.
         alive: Whether an array, or the batch itself, still needs the memory.
         released: Whether the batch is gone, so that arrays alone keep the memory.
-        wake: Called once the last array is gone after the batch, from whatever thread; None where nobody waits for it.
+        owner: What has to live as long as the arrays: the alias of a ring, or a receive buffer.
+        offset: Where the batch lies in it, in bytes.
     """
 
-    __slots__ = ("alive", "end", "released", "start", "wake")
+    __slots__ = ("alive", "end", "offset", "owner", "released", "start")
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, owner: Alias | bytearray, offset: int) -> None:
         self.start = start
         self.end = end
+        self.owner: Alias | bytearray | None = owner
+        self.offset = offset
         self.alive = True
         self.released = False
-        self.wake: Callable[[], None] | None = None
 
 
 class Pins:
@@ -63,24 +64,17 @@ class Pins:
 
     An array dies in whatever thread and at whatever moment, so its end is nothing but ``pin.alive = False``; the thread
     of the channel looks at it when it publishes.
-
-    Attributes:
-        wake: What new pins get as theirs.
     """
 
-    __slots__ = ("_pins", "_warned", "wake")
+    __slots__ = ("_pins", "_warned")
 
     def __init__(self) -> None:
         self._pins: deque[Pin] = deque()
         self._warned = False
-        self.wake: Callable[[], None] | None = None
 
-    def add(self, start: int, end: int) -> Pin:
-        """Pins the bytes between two positions."""
-        pin = Pin(start, end)
-        pin.wake = self.wake
+    def add(self, pin: Pin) -> None:
+        """Adds the newest pin."""
         self._pins.append(pin)
-        return pin
 
     def floor(self, position: int) -> int:
         """Returns the position that may be published where ``position`` is wanted: not past living arrays."""
@@ -101,65 +95,59 @@ class Pins:
         lengths = [pin.end - pin.start for pin in self.living() if pin.released]
         return len(lengths), sum(lengths)
 
-    def warn_if_much(self, withheld: int, capacity: int) -> None:
-        """Logs, once, that arrays keep the bridge from going on.
+    def detach(self) -> bool:
+        """Gives all arrays memory of their own, so that they keep nothing; False where the system refuses."""
+        batches, held = self.held()
+        for pin in self.living():
+            owner = pin.owner
+            if isinstance(owner, Alias) and not owner.detach(pin.offset, pin.offset + pin.end - pin.start):
+                self._warn("they keep it, because the system gives no memory", batches, held)
+                return False
+        if batches >= _MANY_BATCHES:
+            self._warn("they got memory of their own", batches, held)
+        self._pins.clear()
+        return True
 
-        Args:
-            withheld: Bytes that are read and cannot be given back.
-            capacity: Bytes of the ring.
-        """
+    def _warn(self, outcome: str, batches: int, held: int) -> None:
         if self._warned:
             return
-        batches, held = self.held()
-        if batches >= _MANY_BATCHES or (batches and withheld > capacity // 2):
-            self._warned = True
-            _log.warning(
-                "arrays of released batches keep ring space: batches=%d bytes=%d withheld=%d capacity=%d; "
-                "take columns(..., copy=True) to keep data, or let the arrays go",
-                batches,
-                held,
-                withheld,
-                capacity,
-            )
-
-    def clear(self) -> None:
-        """Forgets all pins: nobody publishes any more, or the memory is the arrays' own now."""
-        for pin in self._pins:
-            pin.wake = None
-        self._pins.clear()
-
-
-def address_of(buffer: Any) -> int:
-    """Returns where the bytes of a writable buffer lie."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self._warned = True
+        _log.warning(
+            "arrays of released batches keep ring space: batches=%d bytes=%d; %s; "
+            "take columns(..., copy=True) to keep data",
+            batches,
+            held,
+            outcome,
+        )
 
 
 class _Memory:
-    """Base object of arrays: keeps the mapping or buffer, and says when the last array has died."""
+    """Base object of arrays: keeps what they lie in, and says when the last one has died."""
 
     __slots__ = ("__array_interface__", "_kept", "_pin")
 
-    def __init__(self, buffer: Any, offset: int, length: int, pin: Pin) -> None:
-        self._kept = memoryview(buffer)  # an export: the mapping is not unmapped, the buffer not resized
+    def __init__(self, pin: Pin) -> None:
+        owner, length = pin.owner, pin.end - pin.start
+        pin.owner = owner if isinstance(owner, Alias) else None  # which is needed for making pages private
+        # An exported buffer cannot be resized.
+        self._kept = owner if isinstance(owner, Alias) else memoryview(owner)  # type: ignore[arg-type]
         self._pin = pin
+        address = owner.address if isinstance(owner, Alias) else address_of(owner)
         self.__array_interface__ = {
             "version": 3,
             "shape": (length,),
             "typestr": "|u1",
-            "data": (address_of(buffer) + offset, True),
+            "data": (address + pin.offset, True),
         }
 
     def __del__(self) -> None:
-        pin = self._pin
-        pin.alive = False
-        if pin.released and pin.wake is not None:
-            pin.wake()
+        self._pin.owner = None
+        self._pin.alive = False
 
 
-def memory_array(views: Views, word: int, end: int, pin: Pin) -> Any:
-    """Returns the bytes between two words as a read-only array; with the last array over it the pin's life ends."""
-    memory = _Memory(views.raw.obj, word * 8, (end - word) * 8, pin)
-    return numpy_module().asarray(memory)
+def memory_array(pin: Pin) -> Any:
+    """Returns the pinned bytes as a read-only array; with the last array over it the pin's life ends."""
+    return numpy_module().asarray(_Memory(pin))
 
 
 def view_run(memory: Any, start: int, run: Run) -> Array:

@@ -415,7 +415,7 @@ class ChannelCore(Inbox):
         self._last_statistics = self.statistics()
         self._closed = True
         link = self._link
-        link.detach_arrays()
+        self._consumer.detach_arrays()
         link.acknowledge()
         if not link.eof:
             goodbye = control.Goodbye(reason=truncate(reason, _REASON_LEN))

@@ -6,7 +6,6 @@ The channel decides *what* is waited for; a link knows *how*: which flag to rais
 from __future__ import annotations
 
 import abc
-import logging
 import os
 import select
 import socket
@@ -25,7 +24,6 @@ from ._stream import StreamConsumer, StreamProducer
 
 __all__ = ["Link", "ShmLink", "StreamLink"]
 
-_log = logging.getLogger("mycelium")
 _SPIN_ROUND = range(64)
 _RECEIVE_LEN = 65536
 
@@ -139,10 +137,6 @@ class Link(abc.ABC):
         finally:
             self.lower_for_room()
 
-    def detach_arrays(self) -> None:
-        """Gives arrays that outlive the channel memory that is theirs alone."""
-        self.consumer.pins.clear()
-
     def close(self) -> None:
         """Gives everything back to the system."""
         self.sock.close()
@@ -194,7 +188,6 @@ class ShmLink(Link):
         self.producer = Producer(
             rings[1], max_payload=self.max_payload, barrier=barrier, notify=self._notify, fenced=fenced
         )
-        self.consumer.pins.wake = own.notify  # the last array over a batch may die while this side sleeps
         self.consumer.set_parked(False)  # A predecessor may have died asleep.
         self.producer.set_parked(False)
         # Or after it had cleared the bridge's flag and before it rang, so the flags cannot tell whether a ring is owed.
@@ -249,7 +242,8 @@ class ShmLink(Link):
                 return False
 
     def arm(self) -> bool:
-        self.idle()  # Arrays may have died since.
+        self.consumer.detach_arrays()  # Nobody knows how long they live, and the bridge may wait for their room.
+        self.idle()
         self.producer.settle()
         self.consumer.set_parked(True)
         if not self._fenced:
@@ -260,6 +254,7 @@ class ShmLink(Link):
         self.consumer.set_parked(False)
 
     def arm_for_room(self, count: int) -> bool:
+        self.consumer.detach_arrays()
         self.consumer.publish(self.released())
         self.producer.set_parked(True)
         if not self._fenced:
@@ -286,20 +281,6 @@ class ShmLink(Link):
                 self.take_wakeup()
             else:
                 self.receive_control(ahead=False)
-
-    def detach_arrays(self) -> None:
-        pins = self.consumer.pins
-        living = pins.living()
-        for pin in living:
-            pin.wake = None
-        if all(self.consumer.make_private(pin) for pin in living):
-            pins.clear()
-            return
-        _log.warning(
-            "arrays outlive the channel in shared memory: batches=%d; their messages stay unacknowledged, and go to a "
-            "successor, which may change the arrays",
-            len(living),
-        )
 
     def close(self) -> None:
         self._segment.close()

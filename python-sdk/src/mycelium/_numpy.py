@@ -110,5 +110,8 @@ def messages_of(contract: type[_M], array: Any) -> list[_M]:
     array = numpy_module().asarray(array)
     if array.dtype != dtype:
         raise MessageError(f"array of another layout: dtype={array.dtype}, expected={contract.__name__}.dtype()")
-    payloads = array.tobytes()
+    clean = numpy_module().zeros(array.shape, dtype)
+    for name in dtype.names or ():  # between the columns an array may have anything
+        clean[name] = array[name]
+    payloads = clean.tobytes()
     return [contract.from_bytes(payloads[at : at + contract.SIZE]) for at in range(0, len(payloads), contract.SIZE)]

@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import _layout as layout
+from ._alias import Alias
 from ._columns import Pin, Pins
 from ._frame import FrameHeader, header_word, parse_header, record_len
-from ._segment import RingMemory, make_private
+from ._segment import RingMemory
 from .exceptions import SegmentCorrupt
 
 __all__ = ["COMMITTING", "Consumer", "Producer", "max_payload"]
@@ -78,6 +79,7 @@ class Consumer:
     """
 
     __slots__ = (
+        "_alias",
         "_base",
         "_bias",
         "_capacity",
@@ -128,6 +130,7 @@ class Consumer:
         self._published = self._start = head
         self._due = head + self._lag  # position from which on head has to be published
         self.pins = Pins()
+        self._alias: Alias | None = None
         self._set_limit()
 
     @property
@@ -195,27 +198,41 @@ class Consumer:
         """Position of :attr:`word` or of something in hand, which may have begun in the lap before."""
         return self._bias + word * 8 - (self._capacity if word > self.word else 0)
 
-    def pin(self, word: int, end: int) -> Pin:
-        """Keeps head from being published past ``word`` for as long as arrays over the words up to ``end`` live."""
-        start = self._position(word)
-        return self.pins.add(start, start + (end - word) * 8)
+    def pin(self, word: int, end: int) -> Pin | None:
+        """Keeps head from being published past ``word`` for as long as arrays over the words up to ``end`` live.
 
-    def make_private(self, pin: Pin) -> bool:
-        """Gives a pin's arrays memory that the producer cannot write to; False where that is impossible."""
-        data = self._base * 8
-        start = data + (pin.start & (self._capacity - 1))
-        return make_private(self.views, start, start + pin.end - pin.start, (data, data + self._capacity))
+        Returns:
+            None where arrays cannot be given memory of their own if need be, so that there must be none.
+        """
+        alias = self._alias
+        if alias is None:
+            alias = self._alias = Alias.of(self.views.raw.obj, self._base * 8, self._capacity)
+            if alias is None:
+                return None
+        start = self._position(word)
+        pin = Pin(start, start + (end - word) * 8, alias, (word - self._base) * 8)
+        self.pins.add(pin)
+        return pin
+
+    def detach_arrays(self) -> bool:
+        """Gives arrays memory that the producer cannot write to; False where the system refuses."""
+        if not self.pins.living():
+            return True
+        if not self.pins.detach():
+            return False
+        self._alias = None  # some of its pages do not follow the ring any more
+        return True
 
     def publish(self, word: int) -> None:
         """Publishes head: everything before ``word`` is released. ``word`` is :attr:`word` or the record in hand.
 
-        Head stays in front of what arrays keep.
+        Head stays in front of what arrays keep, unless that is half of the ring.
         """
         wanted = self._position(word)
         position = self.pins.floor(wanted)
         self._due = wanted + self._lag
-        if position < wanted:
-            self.pins.warn_if_much(wanted - position, self._capacity)
+        if wanted - position > self._capacity // 2 and self.detach_arrays():
+            position = wanted
         if position == self._published:
             self._set_limit()
             return

@@ -6,7 +6,6 @@ values are copied here and never read from shared memory again. ``_layout`` hold
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import logging
@@ -19,18 +18,15 @@ import weakref
 from typing import NamedTuple
 
 from . import _layout as layout
-from ._columns import address_of
 from ._message import Views
 from .exceptions import SegmentCorrupt
 
-__all__ = ["RingMemory", "Segment", "make_private"]
+__all__ = ["RingMemory", "Segment"]
 
 _F_GET_SEALS = 1034
 _F_SEAL_SEAL = 1
 _F_SEAL_SHRINK = 2
 _F_SEAL_GROW = 4
-_MREMAP_MAYMOVE = 1
-_MREMAP_FIXED = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -149,46 +145,6 @@ class Segment:
             mapping.close()
         except BufferError:
             pass  # Somebody holds a memoryview of their own making; the mapping goes when that one does.
-
-
-def make_private(views: Views, start: int, end: int, area: tuple[int, int]) -> bool:
-    """Gives the pages under some bytes of a mapping memory of their own, with the same content.
-
-    From then on no other process changes them, and writing to them shows nowhere else. They change hands in one step:
-    whoever reads meanwhile sees nothing of it.
-
-    Args:
-        views: Windows over the mapping.
-        start: First byte.
-        end: Byte behind the last one.
-        area: First byte of the mapping whose page may be taken along, and the byte behind the last one.
-
-    Returns:
-        False where that cannot be done; everything is as before then.
-    """
-    start -= start % mmap.PAGESIZE
-    end += -end % mmap.PAGESIZE
-    if start < area[0] or end > area[1] or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return False
-    try:
-        library = ctypes.CDLL(None)
-        map_pages, move_pages = library.mmap, library.mremap
-    except (OSError, AttributeError):  # a C library without dlopen or without mremap()
-        return False
-    length, place = end - start, address_of(views.raw.obj) + start
-    map_pages.restype = move_pages.restype = ctypes.c_void_p
-    map_pages.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    move_pages.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
-    failed = ctypes.c_void_p(-1).value
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    pages = map_pages(None, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
-    if pages == failed:
-        return False
-    ctypes.memmove(pages, place, length)
-    if move_pages(pages, length, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place) != place:
-        library.munmap(ctypes.c_void_p(pages), ctypes.c_size_t(length))
-        return False
-    return True
 
 
 _lock_holders: weakref.WeakSet[Segment] = weakref.WeakSet()

@@ -205,13 +205,18 @@ class StreamConsumer:
         self.words = self.views.u64
         self._buffer_pins.clear()
 
+    def detach_arrays(self) -> bool:
+        """Forgets what arrays keep, which is theirs already; True."""
+        return self.pins.detach()
+
     def pin(self, word: int, end: int) -> Pin:
         """Keeps the bytes of the buffer as they are for as long as arrays over the words up to ``end`` live.
 
         Acknowledgements do not wait for that: the buffer is this side's own memory, and a new one takes its place.
         """
-        pin = self.pins.add(self._origin + word * 8, self._origin + end * 8)
+        pin = Pin(self._origin + word * 8, self._origin + end * 8, self._buffer, word * 8)
         self.pins.living()
+        self.pins.add(pin)
         self._buffer_pins.append(pin)
         return pin
 
