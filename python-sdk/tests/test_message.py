@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -304,3 +305,41 @@ def test_json_text_stands_for_a_float_that_json_cannot_write(text: str, value: f
 def test_other_text_is_no_float(text: str) -> None:
     with pytest.raises(MessageError, match="bid"):
         Quote.from_dict({"symbol": "EUR/USD", "bid": text})
+
+
+def test_messages_that_share_a_buffer_share_no_bytes() -> None:
+    quotes = [Quote(symbol=f"S{number}", sequence=number, bid=number * 0.5) for number in range(100)]
+    for number, quote in enumerate(quotes):
+        quote.symbol, quote.ask = f"T{number}", number * 0.25
+    expected = [(f"T{number}", number, number * 0.5, number * 0.25) for number in range(100)]
+    assert [(it.symbol, it.sequence, it.bid, it.ask) for it in quotes] == expected
+
+    kept = quotes[37]
+    del quotes, quote
+    others = [Quote(symbol="X", sequence=2**64 - 1, bid=9.0) for _ in range(100)]
+    assert (kept.symbol, kept.sequence, kept.bid, kept.ask) == expected[37]
+    kept.set(symbol="Y", sequence=0, timestamp_ns=0, bid=0.0, ask=0.0, volume=0.0)
+    assert {(it.symbol, it.sequence, it.timestamp_ns, it.bid) for it in others} == {("X", 2**64 - 1, 0, 9.0)}
+
+
+def test_messages_of_several_threads_share_no_bytes() -> None:
+    made: list[list[Quote]] = [[] for _ in range(4)]
+    start = threading.Barrier(len(made))
+
+    def make(thread: int) -> None:
+        start.wait()
+        made[thread].extend(Quote(symbol="S", sequence=thread << 32 | number) for number in range(5000))
+
+    threads = [threading.Thread(target=make, args=[thread]) for thread in range(len(made))]
+    for it in threads:
+        it.start()
+    for it in threads:
+        it.join()
+    for thread, quotes in enumerate(made):
+        assert [quote.sequence for quote in quotes] == [thread << 32 | number for number in range(5000)]
+
+
+def test_a_message_larger_than_a_shared_buffer_has_one_for_itself() -> None:
+    offers = [control.Hello(name=name) for name in ("first", "second")]
+    assert [it.name for it in offers] == ["first", "second"]
+    assert control.Hello._make_room(4096)[0].raw.nbytes == 8 + 4096
