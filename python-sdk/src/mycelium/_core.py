@@ -8,9 +8,14 @@ A wait is always the same: look, handle what came besides data, and say how long
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import sys
 import time
+import weakref
+from _thread import get_ident
 from collections.abc import Callable, Iterable
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +43,7 @@ _new = object.__new__
 _SPIN_ROUND = range(64)
 _GOODBYE_NS = 1_000_000_000
 _REASON_LEN = 120
+_LOOK_MS = 1
 READY = -1.0
 """Instead of a time to sleep: there is something, do not."""
 
@@ -55,10 +61,15 @@ class ChannelCore(Inbox):
     ) -> None:
         super().__init__(timeout=timeout, on_event=on_event)
         self._current: Any = None  # what the user holds: a message or a batch
-        self._reserved = False
+        self._reserved = 0  # the thread with an open reservation
+        self._gate = Lock()  # held from a claim to its commit, and by nobody who sleeps
+        self._in_gate = 0  # the thread that holds it
+        self._owner = 0  # the thread that receives
+        self._sleeper = 0  # the thread that waits for doorbell and socket
         self._skipped: dict[int, int] = {}
         self._spin_us = spin_us
         self._established = False
+        self._inherited = False  # by the child of a fork
         self._registry = Registry(contracts)
 
     def _open_steps(
@@ -100,6 +111,8 @@ class ChannelCore(Inbox):
                 self._registry.refuse(difference.peer_topic_id or 0)
         self._fixed = self._registry.fixed
         self._established = True
+        self._link.receiver = self._owner
+        _channels.add(self)
 
     # ---- what the user holds
 
@@ -282,34 +295,124 @@ class ChannelCore(Inbox):
             raise TimeoutError("no message in time")
         return left
 
-    def _check_size(self, count: int) -> None:
-        """Raises if a record of so many words cannot be sent now, room or not."""
+    def _check_sendable(self, count: int) -> None:
+        """Raises if a record of so many words cannot be sent by this thread now, room or not."""
         self._check_open()
-        if self._reserved:
+        me = get_ident()
+        if self._reserved == me:
             raise RuntimeError("a reservation is open on this channel; leave its block before sending")
+        if self._in_gate == me and self._gate.locked():
+            raise RuntimeError("sending inside of a send, as a signal handler may do; leave it to the main program")
         payload_len = count * 8 - 8
         if payload_len > (self.max_payload + 7) & ~7:
             text = f"frame too large: payload_len={payload_len}, legal: 0..={self.max_payload}; enlarge ring_capacity"
             raise FrameTooLarge(text, payload_len=payload_len, max_payload=self.max_payload)
 
-    def _claim(self, count: int, deadline: int | None) -> int:
-        """Makes room for a record of so many words, waiting if need be; returns its word."""
-        self._check_size(count)
-        link = self._link
-        producer = link.producer
+    def _try_claim(self, count: int) -> int:
+        """Makes room, inside of the gate; -1 where there is none. The commit, or ``reopen()``, must follow."""
+        self._in_gate = get_ident()
+        producer = self._link.producer
+        return -1 if self._reserved else producer.claim(count)
+
+    def _send_record(self, data: bytes, header: int, count: int, deadline: int | None) -> None:
+        """Publishes a record of so many words, whose bytes behind the header are given; waits for room if need be."""
         while True:
-            word = producer.claim(count)
+            self._check_sendable(count)
+            with self._gate:
+                word = self._try_claim(count)
+                if word >= 0:
+                    producer = self._link.producer
+                    producer.views.raw[word * 8 + 8 : (word + count) * 8] = data
+                    producer.commit(word, word + count, header)
+                self._in_gate = 0
+            if word >= 0:
+                return self._flush(deadline)
+            self._wait_for_room(count, deadline)
+
+    def _claim(self, count: int, deadline: int | None) -> int:
+        """Makes room for a reservation of this thread, waiting if need be; returns its word."""
+        while True:
+            self._check_sendable(count)
+            with self._gate:
+                word = self._try_claim(count)
+                if word >= 0:
+                    self._reserved = self._in_gate
+                self._in_gate = 0
             if word >= 0:
                 return word
-            if self._left_ms(deadline) != 0 and self._spin_for_room(count):
-                continue
+            self._wait_for_room(count, deadline)
+
+    def _wait_for_room(self, count: int, deadline: int | None) -> None:
+        """Waits until there may be room for a record of so many words.
+
+        Raises:
+            ChannelFull: The deadline has passed; the rest as :meth:`_blocked`.
+        """
+        if self._left_ms(deadline) != 0 and self._spin_for_room(count):
+            return
+        if self._owner not in (0, get_ident()) or not self._may_sleep():
+            self._wait_elsewhere(count, deadline)
+            return
+        try:
             left = self._blocked(deadline)
             if left == 0:
-                text = f"no room in time: link={self.name} needed={count * 8} free={producer.free}"
-                raise ChannelFull(
-                    f"{text}; send again later or enlarge ring_capacity", needed=count * 8, free=producer.free
-                )
-            link.park_for_room(count, left)
+                raise self._full(count)
+            self._link.park_for_room(count, left)
+        finally:
+            self._slept()
+
+    def _wait_elsewhere(self, count: int, deadline: int | None) -> None:
+        """Waits in a thread that does not receive: doorbell, socket and head belong to the one that does."""
+        link = self._link
+        if self._failure is not None:
+            raise self._failure
+        if link.eof or link.writer.lost:
+            raise PeerLost(f"bridge hung up: link={self.name} transport={self.transport}")
+        left = self._left_ms(deadline)
+        if left == 0:
+            raise self._full(count)
+        time.sleep((_LOOK_MS if left is None else min(left, _LOOK_MS)) / 1e3)
+
+    def _full(self, count: int) -> ChannelFull:
+        free = self._link.producer.free
+        text = f"no room in time: link={self.name} needed={count * 8} free={free}"
+        return ChannelFull(f"{text}; send again later or enlarge ring_capacity", needed=count * 8, free=free)
+
+    # ---- threads
+
+    def _check_thread(self, *, receives: bool = True) -> None:
+        """Raises in a thread that may not receive here: two would take the same messages.
+
+        Args:
+            receives: Whether the caller becomes the one that receives, if nobody is.
+        """
+        owner, me = self._owner, get_ident()
+        if owner in (me, 0):
+            if receives:
+                self._owner = self._link.receiver = me
+        elif owner in sys._current_frames():
+            raise RuntimeError(
+                f"another thread receives on this channel: owner={owner} caller={me}; publishing is allowed from any "
+                "thread, everything else after take_over() or when that thread has ended"
+            )
+        else:
+            self._owner = self._link.receiver = me if receives else 0
+
+    def take_over(self) -> None:
+        """Makes the calling thread the one that receives; the thread that was must not be inside of a call."""
+        self._check_open()
+        self._owner = self._link.receiver = get_ident()
+
+    def _may_sleep(self) -> bool:
+        """Whether this thread may wait for doorbell and socket now; if so, it has to call :meth:`_slept`."""
+        me = get_ident()
+        if self._sleeper in (0, me):  # no call from the look to the store
+            self._sleeper = me
+            return True
+        return False
+
+    def _slept(self) -> None:
+        self._sleeper = 0
 
     def _blocked(self, deadline: int | None) -> float | None:
         """Milliseconds that a blocked sender may go on waiting, once the socket has been looked at.
@@ -337,6 +440,8 @@ class ChannelCore(Inbox):
     def _spin_for_room(self, count: int) -> bool:
         if self.transport != "shm":
             return False
+        if self._reserved:
+            return False
         has_room = self._link.producer.has_room
         end = time.monotonic_ns() + self._spin.current_ns
         while time.monotonic_ns() < end:
@@ -347,17 +452,18 @@ class ChannelCore(Inbox):
 
     def _flush(self, deadline: int | None) -> None:
         """Waits until the socket has taken the rest of a frame that it took in part (socket transport only)."""
-        link = self._link
-        while link.writer.pending:
-            left = self._blocked(deadline)
-            if left == 0:
+        while self._link.writer.pending:
+            try:
+                self._wait_for_room(0, deadline)
+            except ChannelFull:
                 return
-            link.park_for_room(0, left)
+            self._link.writer.flush()
 
     # ---- topics
 
     def _subscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
         self._check_open()
+        self._check_thread(receives=False)
         for contract in contracts:
             self._registry.check(contract)
             request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
@@ -368,11 +474,13 @@ class ChannelCore(Inbox):
 
     def _unsubscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
         self._check_open()
+        self._check_thread(receives=False)
         for contract in contracts:
             request = control.Unsubscribe(topic_id=contract.TOPIC_ID)
             yield from self._request_steps(control.Unsubscribe.TOPIC_ID, contract, request.to_bytes())
 
     def _advertise_steps(self, contract: type[Any]) -> Steps[None]:
+        self._check_thread(receives=False)
         request = control.Advertise(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
         yield from self._request_steps(control.Advertise.TOPIC_ID, contract, request.to_bytes())
         self._registry.add(contract)
@@ -427,6 +535,36 @@ class ChannelCore(Inbox):
         self._link.producer.limit = -1  # Every later send takes the long way, which finds the channel closed.
         self._link.close()
 
+    def _forked(self) -> None:
+        """In the child of a fork: the connection stays the parent's; the copies of descriptors and memory go."""
+        if self._closed:
+            return
+        self._closed_text = (
+            f"connection was inherited by a fork: link={self.name} pid={os.getpid()}; it belongs to the parent, "
+            "connect again in this process"
+        )
+        self._last_statistics = self.statistics()
+        self._closed = self._inherited = True
+        self._gate = Lock()  # another thread of the parent may have held it
+        self._in_gate = self._reserved = 0
+        self._give_back()
+
+    def _check_not_forked(self) -> None:
+        if self._inherited:
+            raise ChannelClosed(self._closed_text)
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<mycelium.{type(self).__name__} name={self.name!r} transport={self.transport} {state}>"
+
+
+_channels: weakref.WeakSet[ChannelCore] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for channel in list(_channels):
+        channel._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -7,6 +7,7 @@ little-endian: ``payload_len | topic_id << 32 | flags << 48``), the payload, and
 from __future__ import annotations
 
 import struct
+from collections import deque
 from typing import NamedTuple, TypeVar
 
 from . import _layout as layout
@@ -91,12 +92,39 @@ class FrameDecoder:
         """Adds received bytes."""
         self._buffer += data
 
+    def feed_all(self, received: list[bytes]) -> None:
+        """Adds what is in the list and empties it; a signal handler that raises in between loses or doubles nothing."""
+        while received:
+            self._buffer += received[0]
+            del received[0]
+
+    def frames_into(self, frames: deque[tuple[FrameHeader, bytes]]) -> None:
+        """Moves all complete frames; a signal handler that raises in between loses or doubles none.
+
+        Raises:
+            ProtocolError: As :meth:`next_frame`.
+        """
+        while (found := self._find()) is not None:
+            header, payload, length = found
+            # No call from here to the end of the round.
+            frames += ((header, payload),)
+            del self._buffer[:length]
+
     def next_frame(self) -> tuple[FrameHeader, bytes] | None:
         """Returns the oldest complete frame, or None when more bytes are needed.
 
         Raises:
             ProtocolError: The header word is not one of a control frame.
         """
+        found = self._find()
+        if found is None:
+            return None
+        header, payload, length = found
+        del self._buffer[:length]
+        return header, payload
+
+    def _find(self) -> tuple[FrameHeader, bytes, int] | None:
+        """The oldest complete frame and its length in the stream."""
         buffer = self._buffer
         if len(buffer) < layout.FRAME_HEADER_LEN:
             return None
@@ -117,8 +145,7 @@ class FrameDecoder:
             return None
         start = layout.FRAME_HEADER_LEN
         payload = bytes(buffer[start : start + header.payload_len])
-        del buffer[:length]
-        return header, payload
+        return header, payload, length
 
     def take_rest(self) -> bytes:
         """Returns and forgets the bytes that are not cut into frames yet."""

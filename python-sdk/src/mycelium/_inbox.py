@@ -57,7 +57,12 @@ class Inbox:
     def _drain_control(self) -> None:
         frames = self._link.control
         while frames:
-            self._on_control(*frames.popleft())
+            try:
+                self._on_control(*frames[0])
+            except Exception:
+                del frames[0]
+                raise
+            del frames[0]  # last, so that no interrupt loses a frame
 
     def _on_control(self, header: FrameHeader, payload: bytes) -> None:
         topic_id = header.topic_id

@@ -9,9 +9,13 @@ import abc
 import os
 import select
 import socket
+import sys
 import time
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
+from operator import length_hint
 
 from . import _layout as layout
 from . import _ordering as ordering
@@ -26,6 +30,7 @@ __all__ = ["Link", "ShmLink", "StreamLink"]
 
 _SPIN_ROUND = range(64)
 _RECEIVE_LEN = 65536
+_RINGS_MAX = sys.maxsize
 
 
 class Link(abc.ABC):
@@ -35,8 +40,8 @@ class Link(abc.ABC):
         control: Control frames that came and wait to be handled.
         eof: The bridge hung up.
         held: Returns the word of the record in the user's hands; None for nothing.
+        receiver: The thread that receives; 0 for any. No other touches the consumer or reads the socket.
         parks: How often this side went to sleep.
-        wakeups_sent: Doorbell rings sent.
         wakeups_received: Times that the doorbell (or, on the socket, a readable socket) ended a sleep.
     """
 
@@ -51,9 +56,14 @@ class Link(abc.ABC):
         self.control: deque[tuple[FrameHeader, bytes]] = deque()
         self.held = held
         self.parks = 0
-        self.wakeups_sent = 0
         self.wakeups_received = 0
+        self.receiver = 0
         self._poller = select.poll()
+
+    @property
+    def wakeups_sent(self) -> int:
+        """Doorbell rings sent."""
+        return 0
 
     @property
     @abc.abstractmethod
@@ -180,14 +190,16 @@ class ShmLink(Link):
         self._peer = peer
         self._fenced = fenced
         self._eof = False
+        self._received: list[bytes] = []
         self._decoder = FrameDecoder()
         self._decoder.feed(rest)
         rings = [segment.ring(layout.RING_TO_PEER), segment.ring(layout.RING_TO_BRIDGE)]
         largest_in, self.max_payload = (min(largest, max_payload(ring.capacity)) for ring in rings)
-        self.consumer = Consumer(rings[0], max_payload=largest_in, barrier=barrier, notify=self._notify)
-        self.producer = Producer(
-            rings[1], max_payload=self.max_payload, barrier=barrier, notify=self._notify, fenced=fenced
-        )
+        self._rings_left = repeat(peer.fileno(), _RINGS_MAX)
+        # One call into C: between clearing the flag and ringing there is no place where a signal handler could raise.
+        notify = map(os.eventfd_write, self._rings_left, repeat(1)).__next__
+        self.consumer = Consumer(rings[0], max_payload=largest_in, barrier=barrier, notify=notify)
+        self.producer = Producer(rings[1], max_payload=self.max_payload, barrier=barrier, notify=notify, fenced=fenced)
         self.consumer.set_parked(False)  # A predecessor may have died asleep.
         self.producer.set_parked(False)
         # Or after it had cleared the bridge's flag and before it rang, so the flags cannot tell whether a ring is owed.
@@ -195,9 +207,9 @@ class ShmLink(Link):
         self._poller.register(own.fileno(), select.POLLIN)
         self._poller.register(sock, select.POLLIN)
 
-    def _notify(self) -> None:
-        self.wakeups_sent += 1
-        self._peer.notify()
+    @property
+    def wakeups_sent(self) -> int:
+        return _RINGS_MAX - length_hint(self._rings_left)
 
     @property
     def eof(self) -> bool:
@@ -218,17 +230,19 @@ class ShmLink(Link):
     def receive_control(self, *, ahead: bool) -> None:
         if self.writer.pending:
             self.writer.flush()
+        received = self._received
         while not self._eof:
             try:
-                data = self.sock.recv(_RECEIVE_LEN)
+                # The outcome is in the list even if a signal handler raises right behind the call.
+                received.extend(map(self.sock.recv, (_RECEIVE_LEN,)))
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
-                data = b""
-            self._eof = not data
-            self._decoder.feed(data)
-        while (frame := self._decoder.next_frame()) is not None:
-            self.control.append(frame)
+                received.append(b"")
+            self._eof = not received[-1]
+            self._decoder.feed_all(received)
+        self._decoder.feed_all(received)
+        self._decoder.frames_into(self.control)
 
     def spin(self, budget_ns: int) -> bool:
         words, word = self.consumer.words, self.consumer.word
@@ -331,6 +345,8 @@ class StreamLink(Link):
             self.writer.write(ack)
 
     def _take_ack(self) -> bytes:
+        if self.receiver not in (0, get_ident()):
+            return b""
         ack = self.consumer.take_ack(self.released())
         self.acks += bool(ack)
         self._ack_at = None

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Ordering", "detect", "disabled", "heavy_fence", "membarrier_registered"]
+__all__ = ["Ordering", "detect", "disabled", "heavy_fence", "membarrier_registered", "one_thread_at_a_time"]
 
 _CMD_QUERY = 0
 _CMD_GLOBAL_EXPEDITED = 1 << 1
@@ -55,6 +55,15 @@ class Ordering(NamedTuple):
     barrier: Callable[[], None] | None = None
     problem: str = ""
     reason: str = ""
+
+
+def one_thread_at_a_time() -> bool:
+    """Whether the interpreter runs one thread at a time and changes it at calls and loops only: whether it has a GIL.
+
+    Code between two such places is one step for all other threads and for signal handlers. Where there is no GIL, every
+    send takes the long way with its lock.
+    """
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def disabled(what: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -69,9 +70,13 @@ class Publisher(Generic[MessageT]):
             raise FrameTooLarge(f"{text}; enlarge ring_capacity", payload_len=payload_len, max_payload=largest)
 
     def send(self, message: Any, timeout: float | None = None) -> None:
-        """Publishes a copy of a message.
+        """Publishes a copy of a message; may be called from any thread.
 
-        Cost: no system call, unless the ring is full or the bridge sleeps.
+        Cost: no system call, unless the ring is full or the bridge sleeps. Being safe for other threads costs nothing:
+        the short way has no call between looking at the ring and the commit, and only at calls does the interpreter
+        change threads or run signal handlers. The long way (a full ring, its end, dynamic messages, the socket) takes
+        a lock. A thread other than the one that receives looks for room once a millisecond. On interpreters without a
+        GIL every send takes the long way.
 
         Args:
             message: A message of this publisher's class; for a dynamic message also a bare value: what ``json.dumps``
@@ -85,18 +90,23 @@ class Publisher(Generic[MessageT]):
             MessageError: The value of a dynamic message cannot be written.
             StaleMessageError: The message is a received one that was released.
         """
+        if type(message) is not self._fast_type:
+            self._send_slowly(message, timeout)
+            return
+        payload = message._views.u64
+        start = message._word
+        if start:  # In a ring or buffer a header is in front of the payload: at word 0 the message owns its memory.
+            payload = payload[start : start + self._count - 1]
+        # From here to the last store there is no call, so no other thread and no signal handler comes in between.
         producer: Any = self._producer
         word = producer.word
         next_word = word + self._count
         limit = producer.limit
-        if next_word > limit or type(message) is not self._fast_type:
+        if next_word > limit:
             self._send_slowly(message, timeout)
             return
-        start = message._word
         words = producer.words
-        payload = message._views.u64
-        # A payload in a ring or buffer has a header in front of it, so word 0 is only where a message owns its memory.
-        words[word + 1 : next_word] = payload[start : start + self._count - 1] if start else payload
+        words[word + 1 : next_word] = payload
         producer.limit = COMMITTING
         words[next_word] = 0
         words[word] = self._header
@@ -147,12 +157,8 @@ class Publisher(Generic[MessageT]):
         return header_word(payload_len, contract.TOPIC_ID, flags), record_len(payload_len) // 8
 
     def _write(self, payload: bytes, header: int, count: int, timeout: float | None) -> None:
-        deadline = self._channel._deadline(timeout)
-        word = self._channel._claim(count, deadline)
-        raw = self._producer.views.raw
-        raw[word * 8 + 8 : (word + count) * 8] = payload + bytes(count * 8 - 8 - len(payload))
-        self._producer.commit(word, word + count, header)
-        self._channel._flush(deadline)
+        data = payload + bytes(count * 8 - 8 - len(payload))
+        self._channel._send_record(data, header, count, self._channel._deadline(timeout))
 
     def send_many(self, messages: Any, timeout: float | None = None) -> int:
         """Publishes copies of many messages, in order.
@@ -214,16 +220,23 @@ class Reservation(Generic[MessageT]):
 
     def __enter__(self) -> MessageT:
         publisher = self._publisher
-        producer: Any = publisher._producer
+        channel = publisher._channel
         count = publisher._count
+        me = get_ident()
+        # As in send(): no call from here to the claim.
+        producer: Any = publisher._producer
         word = producer.word
-        if word + count > producer.limit:
-            word = publisher._channel._claim(count, publisher._channel._deadline(self._timeout))
+        limit = producer.limit
+        if word + count > limit:
+            word, limit = channel._claim(count, channel._deadline(self._timeout)), -1
+            producer = publisher._producer
+        else:
+            producer.shut = True
+            producer.limit = -1  # Until the end of the block every other send takes the long way, which looks at this:
+            channel._reserved = me
         producer.words[word + 1 : word + count] = publisher._zeros
-        self._limit = producer.limit
-        producer.limit = -1  # Until the end of the block every other send takes the long way, which looks at this:
-        publisher._channel._reserved = True
         self._word = word
+        self._limit = limit
         message: Any = _new(publisher.contract)
         message._views = producer.views
         message._word = word + 1
@@ -236,20 +249,20 @@ class Reservation(Generic[MessageT]):
         publisher = self._publisher
         channel = publisher._channel
         self._message._views = STALE
-        channel._reserved = False
-        if channel._closed:
+        if channel._closed or not channel._reserved:
             if kind is None:
-                raise ChannelClosed("channel was closed during a reservation; nothing was sent")
+                raise ChannelClosed("link was closed or lost during a reservation; nothing was sent")
             return
         producer: Any = publisher._producer
-        limit = self._limit
-        if kind is not None:
-            producer.limit = limit
-            return
         word = self._word
         next_word = word + publisher._count
-        if next_word > limit:
+        if kind is not None:
+            channel._reserved = 0
+            producer.reopen()
+            return
+        if next_word > self._limit:
             producer.commit(word, next_word, publisher._header)
+            channel._reserved = 0
             channel._flush(channel._deadline(self._timeout))
             return
         words = producer.words
@@ -258,6 +271,9 @@ class Reservation(Generic[MessageT]):
         words[word] = publisher._header
         producer.word = next_word
         producer.frames += 1
+        producer.limit = self._limit
+        producer.shut = False
+        channel._reserved = 0
         words[producer.tail_word] = producer.bias + (next_word << 3)
         if words[producer.parked_word]:
             words[producer.parked_word] = 0

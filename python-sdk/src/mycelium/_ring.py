@@ -23,6 +23,7 @@ from . import _layout as layout
 from ._alias import Alias
 from ._columns import Pin, Pins
 from ._frame import FrameHeader, header_word, parse_header, record_len
+from ._ordering import one_thread_at_a_time
 from ._segment import RingMemory
 from .exceptions import SegmentCorrupt
 
@@ -106,7 +107,7 @@ class Consumer:
         *,
         max_payload: int,
         barrier: Callable[[], None] | None = None,
-        notify: Callable[[], None] = _nothing,
+        notify: Callable[[], object] = _nothing,
     ) -> None:
         words = ring.views.u64
         head = words[ring.control + layout.RING_HEAD_OFFSET // 8]
@@ -264,6 +265,7 @@ class Producer:
         bias: ``tail = bias + word * 8`` for words of the current lap.
         limit: A record that ends at or below this word may be written without asking; :data:`COMMITTING` while one
             is being committed.
+        shut: A record is claimed and not committed yet.
         frames: Records committed.
     """
 
@@ -283,6 +285,7 @@ class Producer:
         "limit",
         "notify",
         "parked_word",
+        "shut",
         "tail_word",
         "views",
         "word",
@@ -295,7 +298,7 @@ class Producer:
         *,
         max_payload: int,
         barrier: Callable[[], None] | None = None,
-        notify: Callable[[], None] = _nothing,
+        notify: Callable[[], object] = _nothing,
         fenced: bool = False,
     ) -> None:
         self.views = ring.views
@@ -309,7 +312,8 @@ class Producer:
         self._control = ring.control
         self._barrier = barrier
         self._fenced = fenced
-        self._careful = fenced or barrier is not None
+        self._careful = fenced or barrier is not None or not one_thread_at_a_time()
+        self.shut = False
         self.tail_word = ring.control + layout.RING_TAIL_OFFSET // 8
         self.parked_word = ring.control + layout.RING_CONSUMER_PARKED_OFFSET // 8
         head = words[ring.control + layout.RING_HEAD_OFFSET // 8]
@@ -359,7 +363,7 @@ class Producer:
 
     def _set_limit(self) -> None:
         space = (self._head + self._capacity - 8 - self.bias) >> 3
-        self.limit = -1 if self._careful else min(self._end - 1, space)
+        self.limit = -1 if self._careful or self.shut else min(self._end - 1, space)
 
     def has_room(self, count: int) -> bool:
         """Whether a record of ``count`` words fits now, padding included; looks at head if need be.
@@ -369,18 +373,18 @@ class Producer:
         """
         room = self._end - self.word
         need = (count + (room if count > room else 0)) * 8 + 8
-        position = self.position
-        if position + need - self._head <= self._capacity:
+        if self.position + need - self._head <= self._capacity:
             return True
         self._load_head()
-        return position + need - self._head <= self._capacity
+        return self.position + need - self._head <= self._capacity
 
     def _load_head(self) -> None:
+        # Done outside of the gate, too, while another thread commits: each load comes before what it is compared with.
+        known = self._head
         head = self.words[self._control + layout.RING_HEAD_OFFSET // 8]
         position = self.position
-        if head % 8 or not self._head <= head <= position:
-            legal = f"a multiple of 8 in {self._head}..={position}"
-            raise SegmentCorrupt(field="head", value=head, legal=legal)
+        if head % 8 or not known <= head <= position:
+            raise SegmentCorrupt(field="head", value=head, legal=f"a multiple of 8 in {known}..={position}")
         self._head = head
 
     def settle(self) -> None:
@@ -415,29 +419,39 @@ class Producer:
     def claim(self, count: int) -> int:
         """Makes room for a record of ``count`` words, header included, and writes padding where it is needed.
 
-        Nothing is committed: the caller writes the payload and calls :meth:`commit`, or does nothing.
+        Nothing is committed: the caller writes the payload and calls :meth:`commit`, or :meth:`reopen`. Until then
+        :attr:`limit` is -1, so that nobody takes the short way meanwhile: no other thread, and no signal handler.
 
         Returns:
             The word of the record's header; -1 if the ring is full.
         """
         self.settle()
+        self.shut = True
+        self.limit = -1
         if not self.has_room(count):
+            self.reopen()
             return -1
         words = self.words
         room = self._end - self.word
         if count > room:
+            padding = header_word(room * 8 - layout.FRAME_HEADER_LEN, 0, layout.FLAG_PAD)
             self.limit = COMMITTING
             self._before = self.word, self.bias, self.frames
             words[self._base] = 0
             if self._barrier is not None:
                 self._barrier()
-            words[self.word] = header_word(room * 8 - layout.FRAME_HEADER_LEN, 0, layout.FLAG_PAD)
+            words[self.word] = padding
             self.bias += self._capacity
             self.word = self._base
-            words[self.tail_word] = self.position
+            words[self.tail_word] = self.bias + self._base * 8
         self._before = None
         self._set_limit()
         return self.word
+
+    def reopen(self) -> None:
+        """Allows the short way again after a :meth:`claim`."""
+        self.shut = False
+        self._set_limit()
 
     def extend(self, count: int, wanted: int) -> tuple[int, int]:
         """Returns what :meth:`claim` has made room for: the word of the first record, and the number of records.
@@ -481,11 +495,12 @@ class Producer:
         self.word = next_word
         self.frames += frames
         words[self.tail_word] = self.bias + next_word * 8
+        self._before = None
+        self.reopen()
+        # No call but the bell's, which is one of C: nothing comes between clearing the flag and ringing.
         if words[self.parked_word] or self._fenced:
             words[self.parked_word] = 0
             self.notify()
-        self._before = None
-        self._set_limit()
 
     def set_parked(self, parked: bool) -> None:
         """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""

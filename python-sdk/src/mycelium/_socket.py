@@ -6,6 +6,7 @@ import array
 import os
 import socket
 import sys
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .exceptions import AddressError, PeerLost
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SocketWriter", "TlsOptions", "adopt", "connect", "receive_with_fds"]
 
 _FDS_MAX = 16
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 _CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -212,45 +214,56 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 
 class SocketWriter:
-    """Writes to a non-blocking socket and keeps what it does not take, in order.
+    """Writes to a non-blocking socket and keeps what it does not take, in order. Any thread may write.
+
+    Everything goes through :attr:`pending`, and how much the socket took is stored by the same call into C that sends:
+    so a signal handler that raises can come before or after, but not between the two.
 
     Attributes:
         pending: Bytes that the socket has not taken yet.
         lost: Whether the peer is gone; nothing is written any more.
     """
 
-    __slots__ = ("_sock", "lost", "pending")
+    __slots__ = ("_lock", "_sock", "_taken", "lost", "pending")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._taken: list[int] = []
+        self._lock = RLock()
         self.pending = bytearray()
         self.lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends, or keeps, all of the data; never blocks."""
-        if self.pending:
-            self.pending += data
-            self.flush()
-            return
-        sent = self._send(data)
-        if sent < len(data) and not self.lost:
-            self.pending += data[sent:]
+        with self._lock:
+            if not self.lost:
+                self.pending += data
+                self.flush()
 
     def flush(self) -> bool:
         """Sends what is pending; True when nothing is left. Never blocks."""
-        while self.pending and not self.lost:
-            sent = self._send(self.pending)
-            if not sent:
-                return False
-            del self.pending[:sent]
-        return True
+        with self._lock:
+            while not self.lost:
+                self._settle()
+                if not self.pending:
+                    return True
+                if not self._send():
+                    return False
+            return True
 
-    def _send(self, data: bytes | bytearray | memoryview) -> int:
+    def _settle(self) -> None:
+        """Forgets the bytes that the socket took; contains no call, so it happens as a whole."""
+        taken = self._taken
+        if taken:
+            del self.pending[: taken[0]]
+            del taken[0]
+
+    def _send(self) -> bool:
         try:
-            return self._sock.send(data, getattr(socket, "MSG_NOSIGNAL", 0))
+            self._taken.extend(map(self._sock.send, (self.pending,), (_NO_SIGNAL,)))
         except (BlockingIOError, InterruptedError):
-            return 0
+            return False
         except OSError:
             self.lost = True
             self.pending.clear()
-            return 0
+        return True

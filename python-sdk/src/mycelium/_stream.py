@@ -47,6 +47,7 @@ class StreamConsumer:
         "_hidden",
         "_largest",
         "_origin",
+        "_outcome",
         "_scanned",
         "_send_ack",
         "_sock",
@@ -88,12 +89,15 @@ class StreamConsumer:
         self.eof = False
         self._filled = 0
         self._hidden = 0
-        self._tail = b""
+        self._tail: bytes | bytearray = b""
         # released bytes of application records = origin + word * 8
         self._origin = 0
         self._acked = 0
         self.views.raw[: len(rest)] = rest
-        self._arrived(len(rest))
+        self._outcome = [len(rest)] if rest else []
+        self._set_limit()
+        if rest:
+            self._settle()
 
     @property
     def byte_count(self) -> int:
@@ -128,13 +132,6 @@ class StreamConsumer:
     def _set_limit(self) -> None:
         self.limit = min(self.end, (self._acked + self._window - self._origin) >> 3)
 
-    def _arrived(self, count: int) -> None:
-        self._filled += count
-        self.end = self._filled >> 3
-        self._tail = bytes(self.views.raw[self.end * 8 : self._filled])
-        self.words[self.end] = 0
-        self._set_limit()
-
     def _hide(self) -> None:
         """Makes the incomplete frame at :attr:`word` look like nothing."""
         self._hidden = self.words[self.word]
@@ -156,35 +153,60 @@ class StreamConsumer:
         """
         if self.eof:
             return False
-        self._make_space(movable=movable)
+        if not self._outcome:
+            self._make_space(movable=movable)
+            try:
+                with self.views.raw[self._filled : len(self._buffer) - 8] as space:
+                    # The count is in the list even if a signal handler raises right behind the call.
+                    self._outcome.extend(map(self._sock.recv_into, (space,)))
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:
+                self._outcome.append(0)
+        return self._settle()
+
+    def _settle(self) -> bool:
+        """Takes what was received into account: there is no call in it, so it happens as a whole or not at all."""
+        count = self._outcome[0]
+        if not count:
+            self.eof = True
+            return False
+        words = self.words
+        if self._hidden:
+            words[self.word] = self._hidden
+            self._hidden = 0
         self.views.raw[self.end * 8 : self._filled] = self._tail
-        count = -1
-        try:
-            with self.views.raw[self._filled : len(self._buffer) - 8] as space:
-                count = self._sock.recv_into(space)
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            count = 0
-        self.eof = count == 0
-        if count > 0:
-            self._unhide()
-        self._arrived(max(count, 0))
-        return count > 0
+        filled = self._filled + count
+        end = filled >> 3
+        self._filled = filled
+        self.end = end
+        self._tail = self._buffer[end * 8 : filled]
+        words[end] = 0
+        del self._outcome[0]
+        self._set_limit()
+        return True
 
     def _make_space(self, *, movable: bool) -> None:
         length = len(self._buffer)
         if movable and self.word and (self.word == self.end or self._filled > length // 2):
             start = self.word * 8
             rest = bytes(self.views.raw[start : self._filled])
+            scanned = max(self._scanned - self.word, 0)
+            buffer, views = self._buffer, self.views
             if any(pin.alive for pin in self._buffer_pins):
-                self._replace_buffer(bytearray(length))
-            self.views.raw[: len(rest)] = rest
-            self._buffer_pins.clear()
-            # The partial word lies in _tail, and is written back before the next bytes are received.
+                buffer = bytearray(length)
+                views = Views(buffer)
+            # No call from here to the limit, as in _settle(). The partial word lies in _tail.
+            self.words[self.word] = 0
+            self._buffer = buffer
+            self.views = views
+            self.words = views.u64
+            self._buffer_pins = []
+            views.raw[: self._filled - start] = rest
+            self.limit = -1
             self._filled -= start
             self._origin += start
-            self._scanned = max(self._scanned - self.word, 0)
+            self._scanned = scanned
             self.word = 0
             self.end = self._filled >> 3
             self.words[self.end] = 0
@@ -195,15 +217,12 @@ class StreamConsumer:
         # user's hands keeps the old buffer alive; whoever still reads that one finds nothing more and comes back here.
         buffer = bytearray(length * 2)
         buffer[:length] = self.views.raw
-        self._replace_buffer(buffer)
-
-    def _replace_buffer(self, buffer: bytearray) -> None:
-        """Goes on with another buffer; the old one belongs to the arrays and the message that lie in it."""
+        views = Views(buffer)
         self.words[self.word] = 0
         self._buffer = buffer
-        self.views = Views(buffer)
-        self.words = self.views.u64
-        self._buffer_pins.clear()
+        self.views = views
+        self.words = views.u64
+        self._buffer_pins = []
 
     def detach_arrays(self) -> bool:
         """Forgets what arrays keep, which is theirs already; True."""
@@ -317,6 +336,7 @@ class StreamProducer:
         "limit",
         "notify",
         "parked_word",
+        "shut",
         "tail_word",
         "views",
         "word",
@@ -330,9 +350,10 @@ class StreamProducer:
         self.words = self.views.u64
         self.word = 0
         self.limit = -1  # Every record takes the long way: claim and commit.
+        self.shut = False
         self.frames = self.byte_count = 0
         self.bias = self.tail_word = self.parked_word = 0
-        self.notify: Callable[[], None] = lambda: None
+        self.notify: Callable[[], object] = lambda: None
 
     @property
     def free(self) -> int:
@@ -354,6 +375,9 @@ class StreamProducer:
             raise PeerLost("bridge hung up: transport=socket; connect again")
         return 0
 
+    def reopen(self) -> None:
+        """Nothing was shut."""
+
     def extend(self, count: int, wanted: int) -> tuple[int, int]:
         """Returns the word of the first record and the number of records that go out together, at most ``wanted``."""
         number = max(min(wanted, _BURST_LEN // (count * 8)), 1)
@@ -367,9 +391,6 @@ class StreamProducer:
         for later in range(word + count, word + count * number, count):
             self.words[later] = header
         self.commit(word, word + count * number, header, number)
-
-    def settle(self) -> None:
-        """Nothing is ever half noted: the writer knows what is unsent."""
 
     def commit(self, word: int, next_word: int, header: int, frames: int = 1) -> None:
         """Sends the record, with the acknowledgement in front; what the socket does not take at once stays pending."""

@@ -27,6 +27,7 @@ import os
 import select
 import socket
 import time
+from _thread import get_ident
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
 from types import ModuleType, TracebackType
@@ -62,6 +63,7 @@ class AsyncChannel(ChannelCore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._loop = asyncio.get_running_loop()
+        self._owner = get_ident()
         self._sleepers: list[Sleeper] = []
         self._requests = asyncio.Lock()
         self._receiving = False
@@ -193,7 +195,7 @@ class AsyncChannel(ChannelCore):
         finally:
             self._receiving = False
 
-    async def _wait_for_room(self, needed: int, deadline: int | None, full: ChannelFull) -> None:
+    async def _await_room(self, needed: int, deadline: int | None, full: ChannelFull) -> None:
         """Waits until there may be room for so many bytes."""
         left = self._blocked(deadline)
         if left == 0:
@@ -208,8 +210,12 @@ class AsyncChannel(ChannelCore):
                 link.lower_for_room()
 
     def _flush(self, deadline: int | None) -> None:
-        if self._link.writer.pending:
+        if not self._link.writer.pending:
+            return
+        if get_ident() == self._owner:
             self._watch(writing=True)
+        else:
+            self._loop.call_soon_threadsafe(partial(self._watch, writing=True))
 
     # ---- topics
 
@@ -288,8 +294,9 @@ class AsyncChannel(ChannelCore):
         """Begins a receiving call: the message in hand is done with."""
         if self._receiving:
             raise RuntimeError("another task is receiving on this channel; one task receives, any number may send")
-        self._release_current()
         self._check_open()
+        self._check_thread()
+        self._release_current()
 
     def __aiter__(self) -> Self:
         return self
@@ -380,7 +387,7 @@ class AsyncPublisher(Publisher[MessageT]):
             except ChannelFull as full:
                 if deadline == -1:
                     deadline = deadline_after(timeout)
-                await self._channel._wait_for_room(full.needed, deadline, full)
+                await self._channel._await_room(full.needed, deadline, full)
 
     async def send_raw(  # type: ignore[override]  # awaited
         self, payload: bytes | bytearray | memoryview, timeout: float | None = None
@@ -391,7 +398,7 @@ class AsyncPublisher(Publisher[MessageT]):
             try:
                 return super().send_raw(payload, 0)
             except ChannelFull as full:
-                await self._channel._wait_for_room(full.needed, deadline, full)
+                await self._channel._await_room(full.needed, deadline, full)
 
     async def send_many(self, messages: Any, timeout: float | None = None) -> int:  # type: ignore[override]  # awaited
         """As :meth:`Publisher.send_many`; suspends only where there is no room."""
@@ -401,7 +408,7 @@ class AsyncPublisher(Publisher[MessageT]):
             try:
                 return burst.run(0)
             except ChannelFull as full:
-                await self._channel._wait_for_room(full.needed, deadline, full)
+                await self._channel._await_room(full.needed, deadline, full)
 
     def reserve(self, timeout: float | None = None) -> AsyncReservation[MessageT]:  # type: ignore[override]  # awaited
         """Reserves room for a message that is written in place::
@@ -434,7 +441,7 @@ class AsyncReservation(Generic[MessageT]):
             try:
                 return self._reservation.__enter__()
             except ChannelFull as full:
-                await self._publisher._channel._wait_for_room(full.needed, deadline, full)
+                await self._publisher._channel._await_room(full.needed, deadline, full)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

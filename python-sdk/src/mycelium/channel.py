@@ -1,8 +1,10 @@
 """The channel: one connection between this process and a bridge.
 
-A channel belongs to one thread. Received messages are windows into shared memory (or into the receive buffer): each is
-valid until the next step, and raises :class:`StaleMessageError` afterwards; ``message.copy()`` keeps one. Going on is
-the acknowledgement: a process that dies while it handles a message gets, or its successor gets, that message again.
+One thread receives on a channel; any thread may publish.
+
+Received messages are windows into shared memory (or into the receive buffer): each is valid until the next step, and
+raises :class:`StaleMessageError` afterwards; ``message.copy()`` keeps one. Going on is the acknowledgement: a process that
+dies while it handles a message gets, or its successor gets, that message again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._batch import Batch
-from ._core import _GOODBYE_NS, READY, ChannelCore
+from ._core import _GOODBYE_NS, _LOOK_MS, READY, ChannelCore
 from ._doorbell import deadline_after
 from ._message import STALE
 from ._publisher import Publisher
@@ -98,8 +100,9 @@ class Channel(ChannelCore):
             PeerLost: The bridge vanished, and nothing is left.
             SegmentCorrupt: The bridge's words in shared memory are impossible.
         """
-        self._release_current()
         self._check_open()
+        self._check_thread()
+        self._release_current()
         deadline: int | None = -1
         while True:
             message = self._take()
@@ -117,8 +120,9 @@ class Channel(ChannelCore):
         Raises:
             PeerLost: The bridge vanished, and nothing is left.
         """
-        self._release_current()
         self._check_open()
+        self._check_thread()
+        self._release_current()
         consumer = self._consumer
         find = self._fixed.get
         new = _new
@@ -164,9 +168,10 @@ class Channel(ChannelCore):
                     yield dynamic
                     self._release_current()
         except ValueError:
-            # The loop's body has closed the channel, which released the words.
+            # The loop's body has closed the channel, or is the child of a fork: both released the words.
             if not self._closed:
                 raise
+            self._check_not_forked()
         finally:
             consumer.frames += taken
 
@@ -183,8 +188,9 @@ class Channel(ChannelCore):
         """
         if limit < 1:
             raise ValueError(f"limit={limit}, legal: 1 or more")
-        self._release_current()
         self._check_open()
+        self._check_thread()
+        self._release_current()
         deadline: int | None = -1
         while True:
             batch = self._take_batch(limit, one_class)
@@ -235,16 +241,23 @@ class Channel(ChannelCore):
             left = self._before_sleep(deadline)
             if left == READY:
                 return
+            if not self._may_sleep():
+                time.sleep(_LOOK_MS / 1e3)  # another thread waits for room, and took the doorbell
+                continue
             parked_at = time.monotonic_ns()
-            link.park(left)
+            try:
+                link.park(left)
+                self._drain_control()
+            finally:
+                self._slept()
             spin.parked_for(time.monotonic_ns() - parked_at)
-            self._drain_control()
             if consumer.has_data:
                 return
 
     def acknowledge(self) -> None:
         """Releases and acknowledges what is in hand, without going on to the next message."""
         self._check_open()
+        self._check_thread()
         self._release_current()
         self._link.acknowledge()
 
@@ -255,6 +268,7 @@ class Channel(ChannelCore):
             True: wait now, then call :meth:`disarm`. False: something is there already, do not wait.
         """
         self._check_open()
+        self._check_thread()
         self._release_current()
         self._link.acknowledge()  # The caller's event loop keeps no clock for late ones.
         return self._link.arm()
@@ -278,6 +292,7 @@ class Channel(ChannelCore):
         """
         if self._closed:
             return
+        self._check_thread(receives=False)
         try:
             self._farewell(reason)
             drive(parted(self._link.writer, self._link.sock, time.monotonic_ns() + _GOODBYE_NS))
