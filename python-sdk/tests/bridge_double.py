@@ -152,6 +152,12 @@ class BridgeDouble(LinkDouble):
         self._later.shutdown()
         super().close()
 
+    def producer_waits(self) -> bool:
+        """Whether the peer asked to be woken when there is room."""
+        assert self.segment is not None
+        ring = self.segment.ring(layout.RING_TO_BRIDGE)
+        return bool(ring.views.u64[ring.control + layout.RING_PRODUCER_PARKED_OFFSET // 8])
+
     def hang_up(self) -> None:
         """Dies without a goodbye."""
         self._reading.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mycelium.messages import Quote, Side, Signal
 
 
@@ -27,3 +29,9 @@ def signal(sequence: int) -> Signal:
         price=sequence / 8,
         side=Side.BUY,
     )
+
+
+def signal_fields(sequence: int) -> dict[str, Any]:
+    """The arguments of :func:`signal`'s message."""
+    message = signal(sequence)
+    return {name: getattr(message, name) for name in message.to_dict()}

@@ -25,7 +25,7 @@ _CHUNK = 256
 
 
 class Burst(abc.ABC):
-    """Messages on their way.
+    """Messages on their way; from a claim to its commit a reservation of the channel.
 
     Attributes:
         sent: How many are sent.
@@ -34,7 +34,7 @@ class Burst(abc.ABC):
     def __init__(self, publisher: Publisher[Any]) -> None:
         self._publisher = publisher
         self._channel = publisher._channel
-        self._producer: Any = publisher._producer
+        self._thread = 0
         self.sent = 0
 
     def run(self, timeout: float | None) -> int:
@@ -45,8 +45,10 @@ class Burst(abc.ABC):
         """
         try:
             self._run(self._channel._deadline(timeout))
-        except ChannelError as error:
-            error.sent = self.sent
+        except BaseException as error:
+            self._channel._give_up(self)
+            if isinstance(error, ChannelError):
+                error.sent = self.sent
             raise
         return self.sent
 
@@ -57,13 +59,15 @@ class Burst(abc.ABC):
     def _room(self, wanted: int, deadline: int | None) -> tuple[int, int]:
         """Waits for room, and returns the word of the first record and for how many there is room."""
         count = self._publisher._count
-        self._channel._claim(count, deadline)
+        self._channel._claim(count, deadline, self)
+        self._producer: Any = self._publisher._producer
         return self._producer.extend(count, wanted)  # type: ignore[no-any-return]  # of either producer
 
     def _commit(self, word: int, number: int, deadline: int | None) -> None:
         publisher = self._publisher
         self._producer.commit_many(word, publisher._count, number, publisher._header)
         self.sent += number
+        self._channel._reserved = None
         self._channel._flush(deadline)
 
 

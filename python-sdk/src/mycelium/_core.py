@@ -44,6 +44,8 @@ _SPIN_ROUND = range(64)
 _GOODBYE_NS = 1_000_000_000
 _REASON_LEN = 120
 _LOOK_MS = 1
+_REFERENCES_WHEN_LEFT = 3
+"""References to a reservation outside of its block: of its publisher, its channel, and the call that counts them."""
 READY = -1.0
 """Instead of a time to sleep: there is something, do not."""
 
@@ -61,7 +63,7 @@ class ChannelCore(Inbox):
     ) -> None:
         super().__init__(timeout=timeout, on_event=on_event)
         self._current: Any = None  # what the user holds: a message or a batch
-        self._reserved = 0  # the thread with an open reservation
+        self._reserved: Any = None  # the open reservation
         self._gate = Lock()  # held from a claim to its commit, and by nobody who sleeps
         self._in_gate = 0  # the thread that holds it
         self._owner = 0  # the thread that receives
@@ -299,8 +301,7 @@ class ChannelCore(Inbox):
         """Raises if a record of so many words cannot be sent by this thread now, room or not."""
         self._check_open()
         me = get_ident()
-        if self._reserved == me:
-            raise RuntimeError("a reservation is open on this channel; leave its block before sending")
+        self._check_reserved()
         if self._in_gate == me and self._gate.locked():
             raise RuntimeError("sending inside of a send, as a signal handler may do; leave it to the main program")
         payload_len = count * 8 - 8
@@ -308,11 +309,29 @@ class ChannelCore(Inbox):
             text = f"frame too large: payload_len={payload_len}, legal: 0..={self.max_payload}; enlarge ring_capacity"
             raise FrameTooLarge(text, payload_len=payload_len, max_payload=self.max_payload)
 
+    def _check_reserved(self) -> None:
+        """Raises where this thread is inside of the block of a reservation.
+
+        A signal handler that raises can keep that block from being entered, or its end from being run. Then nobody but
+        the publisher and this channel know the reservation any more, and nothing came of it.
+        """
+        if self._reserved is None or self._reserved._thread != get_ident():
+            return
+        if sys.getrefcount(self._reserved) > _REFERENCES_WHEN_LEFT:
+            raise RuntimeError("a reservation is open on this channel; leave its block before sending")
+        self._give_up(self._reserved)
+
+    def _give_up(self, reservation: Any) -> None:
+        """Ends a reservation of this thread that comes to nothing."""
+        if self._reserved is reservation and reservation._thread == get_ident():
+            self._link.producer.reopen()
+            self._reserved = None
+
     def _try_claim(self, count: int) -> int:
         """Makes room, inside of the gate; -1 where there is none. The commit, or ``reopen()``, must follow."""
         self._in_gate = get_ident()
         producer = self._link.producer
-        return -1 if self._reserved else producer.claim(count)
+        return -1 if self._reserved is not None else producer.claim(count)
 
     def _send_record(self, data: bytes, header: int, count: int, deadline: int | None) -> None:
         """Publishes a record of so many words, whose bytes behind the header are given; waits for room if need be."""
@@ -329,14 +348,15 @@ class ChannelCore(Inbox):
                 return self._flush(deadline)
             self._wait_for_room(count, deadline)
 
-    def _claim(self, count: int, deadline: int | None) -> int:
+    def _claim(self, count: int, deadline: int | None, reservation: Any) -> int:
         """Makes room for a reservation of this thread, waiting if need be; returns its word."""
         while True:
             self._check_sendable(count)
             with self._gate:
                 word = self._try_claim(count)
                 if word >= 0:
-                    self._reserved = self._in_gate
+                    reservation._thread = self._in_gate
+                    self._reserved = reservation
                 self._in_gate = 0
             if word >= 0:
                 return word
@@ -440,7 +460,7 @@ class ChannelCore(Inbox):
     def _spin_for_room(self, count: int) -> bool:
         if self.transport != "shm":
             return False
-        if self._reserved:
+        if self._reserved is not None:
             return False
         has_room = self._link.producer.has_room
         end = time.monotonic_ns() + self._spin.current_ns
@@ -546,7 +566,8 @@ class ChannelCore(Inbox):
         self._last_statistics = self.statistics()
         self._closed = self._inherited = True
         self._gate = Lock()  # another thread of the parent may have held it
-        self._in_gate = self._reserved = 0
+        self._in_gate = 0
+        self._reserved = None
         self._give_back()
 
     def _check_not_forked(self) -> None:

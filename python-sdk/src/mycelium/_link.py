@@ -258,7 +258,6 @@ class ShmLink(Link):
     def arm(self) -> bool:
         self.consumer.detach_arrays()  # Nobody knows how long they live, and the bridge may wait for their room.
         self.idle()
-        self.producer.settle()
         self.consumer.set_parked(True)
         if not self._fenced:
             ordering.heavy_fence()

@@ -113,10 +113,10 @@ class Publisher(Generic[MessageT]):
         producer.word = next_word
         producer.frames += 1
         words[producer.tail_word] = producer.bias + (next_word << 3)
+        producer.limit = limit
         if words[producer.parked_word]:
             words[producer.parked_word] = 0
             producer.notify()
-        producer.limit = limit
 
     def _send_slowly(self, message: Any, timeout: float | None) -> None:
         contract: Any = self.contract
@@ -201,6 +201,8 @@ class Publisher(Generic[MessageT]):
         """
         if self._zeros is None:
             raise TypeError(f"no fixed layout: message={getattr(self.contract, 'NAME', '')}; use send()")
+        if self._channel._reserved is not None:
+            self._channel._check_reserved()
         reservation = self._reservation
         reservation._timeout = timeout
         return reservation
@@ -209,7 +211,7 @@ class Publisher(Generic[MessageT]):
 class Reservation(Generic[MessageT]):
     """Room in the ring for one message; see :meth:`Publisher.reserve`."""
 
-    __slots__ = ("_limit", "_message", "_publisher", "_timeout", "_word")
+    __slots__ = ("_limit", "_message", "_publisher", "_thread", "_timeout", "_word")
 
     def __init__(self, publisher: Publisher[MessageT]) -> None:
         self._publisher = publisher
@@ -217,30 +219,36 @@ class Reservation(Generic[MessageT]):
         self._message: Any = None
         self._word = -1
         self._limit = -1
+        self._thread = 0
 
     def __enter__(self) -> MessageT:
         publisher = self._publisher
         channel = publisher._channel
         count = publisher._count
         me = get_ident()
-        # As in send(): no call from here to the claim.
-        producer: Any = publisher._producer
-        word = producer.word
-        limit = producer.limit
-        if word + count > limit:
-            word, limit = channel._claim(count, channel._deadline(self._timeout)), -1
-            producer = publisher._producer
-        else:
-            producer.shut = True
-            producer.limit = -1  # Until the end of the block every other send takes the long way, which looks at this:
-            channel._reserved = me
-        producer.words[word + 1 : word + count] = publisher._zeros
-        self._word = word
-        self._limit = limit
-        message: Any = _new(publisher.contract)
-        message._views = producer.views
-        message._word = word + 1
-        self._message = message
+        try:
+            # As in send(): no call from here to the claim.
+            producer: Any = publisher._producer
+            word = producer.word
+            limit = producer.limit
+            if word + count > limit:
+                word, limit = channel._claim(count, channel._deadline(self._timeout), self), -1
+                producer = publisher._producer
+            else:
+                producer.shut = True
+                producer.limit = -1  # Until the end of the block every other send takes the long way and looks at this:
+                self._thread = me
+                channel._reserved = self
+            producer.words[word + 1 : word + count] = publisher._zeros
+            self._word = word
+            self._limit = limit
+            message: Any = _new(publisher.contract)
+            message._views = producer.views
+            message._word = word + 1
+            self._message = message
+        except BaseException:
+            channel._give_up(self)
+            raise
         return message  # type: ignore[no-any-return]  # built without its constructor
 
     def __exit__(
@@ -249,7 +257,7 @@ class Reservation(Generic[MessageT]):
         publisher = self._publisher
         channel = publisher._channel
         self._message._views = STALE
-        if channel._closed or not channel._reserved:
+        if channel._closed or channel._reserved is not self:
             if kind is None:
                 raise ChannelClosed("link was closed or lost during a reservation; nothing was sent")
             return
@@ -257,12 +265,11 @@ class Reservation(Generic[MessageT]):
         word = self._word
         next_word = word + publisher._count
         if kind is not None:
-            channel._reserved = 0
-            producer.reopen()
+            channel._give_up(self)
             return
         if next_word > self._limit:
             producer.commit(word, next_word, publisher._header)
-            channel._reserved = 0
+            channel._reserved = None
             channel._flush(channel._deadline(self._timeout))
             return
         words = producer.words
@@ -271,11 +278,10 @@ class Reservation(Generic[MessageT]):
         words[word] = publisher._header
         producer.word = next_word
         producer.frames += 1
+        words[producer.tail_word] = producer.bias + (next_word << 3)
         producer.limit = self._limit
         producer.shut = False
-        channel._reserved = 0
-        words[producer.tail_word] = producer.bias + (next_word << 3)
+        channel._reserved = None
         if words[producer.parked_word]:
             words[producer.parked_word] = 0
             producer.notify()
-        producer.limit = limit

@@ -220,35 +220,37 @@ class SocketWriter:
     so a signal handler that raises can come before or after, but not between the two.
 
     Attributes:
+        lock: For whoever adds to :attr:`pending` directly, and then calls :meth:`flush`.
         pending: Bytes that the socket has not taken yet.
         lost: Whether the peer is gone; nothing is written any more.
     """
 
-    __slots__ = ("_lock", "_sock", "_taken", "lost", "pending")
+    __slots__ = ("_sock", "_taken", "lock", "lost", "pending")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._taken: list[int] = []
-        self._lock = RLock()
+        self.lock = RLock()
         self.pending = bytearray()
         self.lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends, or keeps, all of the data; never blocks."""
-        with self._lock:
+        with self.lock:
             if not self.lost:
                 self.pending += data
                 self.flush()
 
     def flush(self) -> bool:
         """Sends what is pending; True when nothing is left. Never blocks."""
-        with self._lock:
+        with self.lock:
             while not self.lost:
                 self._settle()
                 if not self.pending:
                     return True
                 if not self._send():
                     return False
+            self.pending.clear()
             return True
 
     def _settle(self) -> None:
@@ -265,5 +267,4 @@ class SocketWriter:
             return False
         except OSError:
             self.lost = True
-            self.pending.clear()
         return True

@@ -396,10 +396,16 @@ class StreamProducer:
         """Sends the record, with the acknowledgement in front; what the socket does not take at once stays pending."""
         self.words[word] = header
         ack = self._take_ack()
-        with self.views.raw[: next_word * 8] as record:
-            self._writer.write(ack + record if ack else record)
-        self.frames += frames
-        self.byte_count += next_word * 8
+        length = next_word * 8
+        with self.views.raw[:length] as record:
+            data = ack + record if ack else record
+            writer = self._writer
+            with writer.lock:
+                # No call: what is counted is on its way, whatever a signal handler raises.
+                writer.pending += data
+                self.frames += frames
+                self.byte_count += length
+                writer.flush()
 
     def close(self) -> None:
         """Releases the views."""

@@ -3,8 +3,8 @@
 One thread receives on a channel; any thread may publish.
 
 Received messages are windows into shared memory (or into the receive buffer): each is valid until the next step, and
-raises :class:`StaleMessageError` afterwards; ``message.copy()`` keeps one. Going on is the acknowledgement: a process that
-dies while it handles a message gets, or its successor gets, that message again.
+raises :class:`StaleMessageError` afterwards; ``message.copy()`` keeps one. Going on is the acknowledgement: a process
+that dies while it handles a message gets, or its successor gets, that message again.
 """
 
 from __future__ import annotations
