@@ -11,6 +11,7 @@ from typing import Any
 
 import mycelium
 from mycelium import _control as control
+from mycelium import _layout as layout
 from mycelium import messages
 from mycelium._frame import FrameHeader
 from mycelium.testing._link import PATIENCE_S, LinkDouble

@@ -353,7 +353,8 @@ def test_an_interrupt_between_any_two_steps_leaves_a_ring_that_goes_on(
             if not hit:
                 break
         assert hits == after - 1 > 50
-        assert halves > 5, "some came between a commit and its note"
+        if form in ("send", "slow"):
+            assert halves > 5, "some came between a commit and its note"  # a burst settles that itself
         assert producer.position > 2 * 4096, "the wrap was among them"
 
 

@@ -61,7 +61,7 @@ class Burst(abc.ABC):
         count = self._publisher._count
         self._channel._claim(count, deadline, self)
         self._producer: Any = self._publisher._producer
-        return self._producer.extend(count, wanted)  # type: ignore[no-any-return]  # of either producer
+        return self._producer.extend(count, wanted)
 
     def _commit(self, word: int, number: int, deadline: int | None) -> None:
         publisher = self._publisher

@@ -324,7 +324,7 @@ class ChannelCore(Inbox):
     def _give_up(self, reservation: Any) -> None:
         """Ends a reservation of this thread that comes to nothing."""
         if self._reserved is reservation and reservation._thread == get_ident():
-            self._link.producer.reopen()
+            self._link.producer.abandon()
             self._reserved = None
 
     def _try_claim(self, count: int) -> int:

@@ -448,6 +448,11 @@ class Producer:
         self._set_limit()
         return self.word
 
+    def abandon(self) -> None:
+        """Ends a :meth:`claim` that may not have come to its commit, or may have."""
+        self.settle()
+        self.reopen()
+
     def reopen(self) -> None:
         """Allows the short way again after a :meth:`claim`."""
         self.shut = False

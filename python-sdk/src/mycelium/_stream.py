@@ -375,7 +375,7 @@ class StreamProducer:
             raise PeerLost("bridge hung up: transport=socket; connect again")
         return 0
 
-    def reopen(self) -> None:
+    def abandon(self) -> None:
         """Nothing was shut."""
 
     def extend(self, count: int, wanted: int) -> tuple[int, int]:
