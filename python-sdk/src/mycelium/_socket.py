@@ -267,4 +267,8 @@ class SocketWriter:
             return False
         except OSError:
             self.lost = True
+        except BaseException:
+            # Over TLS nobody knows how far an interrupted call came; a plain socket is as described above.
+            self.lost = not isinstance(self._sock, socket.socket)
+            raise
         return True

@@ -163,6 +163,10 @@ class StreamConsumer:
                 return False
             except OSError:
                 self._outcome.append(0)
+            except BaseException:
+                if not isinstance(self._sock, socket.socket):
+                    self._outcome.append(0)  # Over TLS nobody knows how far an interrupted call came.
+                raise
         return self._settle()
 
     def _settle(self) -> bool:
