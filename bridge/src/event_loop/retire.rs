@@ -30,7 +30,10 @@ impl Retirement {
 
 impl<L: Links> ControlPlane<L> {
     /// Ends the process of a worker, if there is one, and starts it again with `next`.
-    #[expect(dead_code, reason = "called by the reload, which comes with the next change")]
+    #[expect(
+        dead_code,
+        reason = "called by the reload, which comes with the next change"
+    )]
     pub(super) fn retire(&mut self, index: usize, next: Option<WorkerConfig>, now: Instant) {
         let supervised = &mut self.workers[index];
         supervised.restart_at = None;

@@ -181,9 +181,10 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let host = &self.host;
         let mut out = format!(
-            "Medians of {} rounds of {} ms, commit {}, {}. {}, kernel {}, {} cores, load before {}.\n\n\
+            "Medians of {} round{} of {} ms, commit {}, {}. {}, kernel {}, {} cores, load before {}.\n\n\
              | what | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n",
             host.rounds,
+            if host.rounds == 1 { "" } else { "s" },
             host.millis,
             host.commit,
             host.date,
@@ -203,26 +204,26 @@ impl Report {
                 outcome.verdict()
             );
         }
-        out.push_str(
-            "\n| round trips, in microseconds | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|\n",
-        );
-        for one in self.measured() {
-            if let Some(trip) = one.round_trip_ns {
-                let us = [trip.p50, trip.p90, trip.p99, trip.p99_9]
-                    .map(|ns| format!("{:.2}", ns as f64 / 1e3));
-                let _ = writeln!(out, "| {} | {} |", one.title, us.join(" | "));
-            }
-        }
-        out.push_str(
-            "\n| messages | million in a second | nanoseconds each | in a batch |\n|---|---|---|---|\n",
-        );
-        for one in self.measured() {
-            if let Some(rate) = one.rate {
-                let (millions, each) = (short(rate / 1e6), short(1e9 / rate));
-                let batch = one.mean_batch.map_or_else(String::new, short);
-                let _ = writeln!(out, "| {} | {millions} | {each} | {batch} |", one.title);
-            }
-        }
+        let trips = self.measured().filter_map(|one| {
+            let trip = one.round_trip_ns?;
+            let us = [trip.p50, trip.p90, trip.p99, trip.p99_9];
+            let us = us.map(|ns| format!("{:.2}", ns as f64 / 1e3));
+            Some(format!("| {} | {} |\n", one.title, us.join(" | ")))
+        });
+        let head =
+            "| round trips, in microseconds | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|\n";
+        append_table(&mut out, head, trips);
+        let rates = self.measured().filter_map(|one| {
+            let rate = one.rate?;
+            let (millions, each) = (short(rate / 1e6), short(1e9 / rate));
+            let batch = one.mean_batch.map_or_else(String::new, short);
+            Some(format!(
+                "| {} | {millions} | {each} | {batch} |\n",
+                one.title
+            ))
+        });
+        let head = "| messages | million in a second | nanoseconds each | in a batch |\n|---|---|---|---|\n";
+        append_table(&mut out, head, rates);
         let failed: Vec<_> = self
             .measured()
             .filter_map(|one| Some((one.title, one.failure.as_ref()?)))
@@ -231,6 +232,14 @@ impl Report {
             let _ = writeln!(out, "\nNot measured: {title} ({reason}).");
         }
         out
+    }
+}
+
+/// A table, unless it has no rows.
+fn append_table(out: &mut String, head: &str, rows: impl Iterator<Item = String>) {
+    let rows: String = rows.collect();
+    if !rows.is_empty() {
+        let _ = write!(out, "\n{head}{rows}");
     }
 }
 
