@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -104,6 +104,9 @@ $(VENV)-bench/.ready: benches/python/requirements.txt python-sdk/pyproject.toml
 
 bench-python: $(VENV)-bench/.ready ## Measure the Python SDK beside its rivals; BENCH_FLAGS go to the program
 	$(CARGO) run --release --package mycelium-benches --bin bench-python -- $(BENCH_FLAGS)
+
+leaks: $(VENV)/.dev ## Connect 10,000 times in Python and look for what is left behind
+	cd python-sdk && MYCELIUM_LEAK_CONNECTS=10000 ../$(BIN)/python -m pytest -q tests/test_resources.py
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

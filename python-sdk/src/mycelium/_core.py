@@ -514,7 +514,25 @@ class ChannelCore(Inbox):
         return self._closed
 
     def fileno(self) -> int:
-        """Returns a descriptor to wait on with ``select`` and the like; -1 once the channel is closed."""
+        """Returns a descriptor to wait on with ``select`` and the like; -1 once the channel is closed.
+
+        It becomes readable for messages after :meth:`Channel.arm`, and for shutdown and hang-up at any time. Several
+        channels and other descriptors in one loop::
+
+            with selectors.DefaultSelector() as selector:
+                for channel in channels:
+                    selector.register(channel, selectors.EVENT_READ)
+                while True:
+                    armed = [channel.arm() for channel in channels]
+                    selector.select(None if all(armed) else 0)
+                    for channel in channels:
+                        channel.disarm()
+                        with contextlib.suppress(TimeoutError):
+                            while True:
+                                handle(channel.recv(timeout=0))
+
+        Where ``channel.fencing`` is ``"fenced"``, wait for 1 ms at most.
+        """
         return -1 if self._closed else self._link.fileno()
 
     def statistics(self) -> Statistics:

@@ -190,6 +190,7 @@ class ShmLink(Link):
         self._peer = peer
         self._fenced = fenced
         self._eof = False
+        self._both: select.epoll | None = None  # doorbell and socket as one descriptor, for loops of others
         self._received: list[bytes] = []
         self._decoder = FrameDecoder()
         self._decoder.feed(rest)
@@ -216,7 +217,11 @@ class ShmLink(Link):
         return self._eof
 
     def fileno(self) -> int:
-        return self._own.fileno()
+        if self._both is None:
+            self._both = select.epoll()
+            self._both.register(self._own.fileno(), select.EPOLLIN)
+            self._both.register(self.sock, select.EPOLLIN)
+        return self._both.fileno()
 
     def doorbell_fileno(self) -> int:
         return self._own.fileno()
@@ -296,6 +301,8 @@ class ShmLink(Link):
                 self.receive_control(ahead=False)
 
     def close(self) -> None:
+        if self._both is not None:
+            self._both.close()
         self._segment.close()
         self._own.close()
         self._peer.close()

@@ -262,7 +262,7 @@ class Channel(ChannelCore):
         self._link.acknowledge()
 
     def arm(self) -> bool:
-        """Prepares for waiting on :meth:`fileno`: asks the bridge to wake this side.
+        """Prepares for waiting on :meth:`fileno`, where there is an example: asks the bridge to wake this side.
 
         Returns:
             True: wait now, then call :meth:`disarm`. False: something is there already, do not wait.
