@@ -210,6 +210,15 @@ pub enum TransportMode {
     Shm,
     /// The socket.
     Socket,
+    /// A worker's standard input and output, for programs in any language.
+    Stdio,
+}
+
+impl TransportMode {
+    /// Whether its frames never go through shared memory.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Socket | Self::Stdio)
+    }
 }
 
 impl Config {

@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use crate::config::WorkerConfig;
+use crate::config::{TransportMode, WorkerConfig};
 use crate::output;
 
 mod child;
@@ -211,7 +211,7 @@ impl WorkerProcess {
 /// Starts a worker with a connection to the bridge. Needs a tokio runtime; see the module for which thread may call it.
 ///
 /// The process gets its own process group, standard input from `/dev/null`, standard output and error into the log (with
-/// its name), the bridge's environment with the configured additions (or those alone), [`ENV_FD`], [`ENV_WORKER`] and
+/// its name; a worker with the transport `stdio` has its connection on standard input and output instead), the bridge's environment with the configured additions (or those alone), [`ENV_FD`], [`ENV_WORKER`] and
 /// [`ENV_TREE`], and what [`WorkerConfig::process`] asks for. It inherits no other descriptor of the bridge. Cost: fork
 /// and exec, some milliseconds.
 ///
@@ -243,15 +243,26 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
     }
     command
         .envs(&config.env)
-        .env(ENV_FD, theirs.as_raw_fd().to_string())
         .env(ENV_WORKER, &config.name)
         .env(ENV_TREE, &mark)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let preparation = Preparation::new(&config.process, theirs);
+    let inherited = if config.transport == TransportMode::Stdio {
+        let output = theirs.try_clone().map_err(|source| SpawnError::Socket {
+            worker: config.name.clone(),
+            source,
+        })?;
+        command.env_remove(ENV_FD).stdin(theirs).stdout(output);
+        None
+    } else {
+        command
+            .env(ENV_FD, theirs.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        Some(theirs)
+    };
+    let preparation = Preparation::new(&config.process, inherited);
     // SAFETY: `Preparation::apply` makes plain system calls on integers and a processor set that it owns, takes no lock
     // and allocates nothing, as is required between fork and exec.
     unsafe {

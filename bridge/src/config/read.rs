@@ -24,6 +24,13 @@ const TRANSPORTS: [(&str, TransportMode); 3] = [
     ("socket", TransportMode::Socket),
 ];
 
+const WORKER_TRANSPORTS: [(&str, TransportMode); 4] = [
+    TRANSPORTS[0],
+    TRANSPORTS[1],
+    TRANSPORTS[2],
+    ("stdio", TransportMode::Stdio),
+];
+
 const MISMATCHES: [(&str, OnMismatch); 2] =
     [("topic", OnMismatch::Topic), ("refuse", OnMismatch::Refuse)];
 
@@ -230,7 +237,7 @@ fn worker(
         working_dir: section.string("working_dir", problems),
         env: section.string_map("env", problems),
         subscribe: subscriptions(&mut section, problems),
-        transport: section.choice("transport", &TRANSPORTS, problems),
+        transport: section.choice("transport", &WORKER_TRANSPORTS, problems),
         ring_capacity,
         ring_capacity_span,
         stage_capacity,

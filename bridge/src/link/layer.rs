@@ -399,7 +399,7 @@ pub(super) fn create_memory(
     memory: &MemoryConfig,
 ) -> Result<LinkMemory, LinkSetupError> {
     match transport {
-        TransportMode::Socket => {
+        TransportMode::Socket | TransportMode::Stdio => {
             let reason = Fallback::requested("the bridge's configuration");
             LinkMemory::on_heap(capacity, reason)
         }
@@ -413,7 +413,7 @@ pub(super) fn transport_request(mode: TransportMode) -> TransportRequest {
     match mode {
         TransportMode::Auto => TransportRequest::Auto,
         TransportMode::Shm => TransportRequest::Shm,
-        TransportMode::Socket => TransportRequest::Socket,
+        TransportMode::Socket | TransportMode::Stdio => TransportRequest::Socket,
     }
 }
 

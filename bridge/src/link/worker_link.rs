@@ -9,7 +9,7 @@ use super::layer::create_memory;
 use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, Suspicion};
 use super::registry::Shared;
-use crate::config::{self, TransportMode, WorkerConfig};
+use crate::config::{self, WorkerConfig};
 use crate::router::{DeliveryTerms, Subscription};
 use crate::routes::LinkId;
 
@@ -87,7 +87,7 @@ pub(super) fn changed_topics(old: &DeliveryTerms, new: &DeliveryTerms) -> [Vec<u
 /// Whether a worker can go on with the rings that it has.
 pub(super) fn has_same_rings(old: &WorkerConfig, new: &WorkerConfig) -> bool {
     let kind = |config: &WorkerConfig| {
-        let on_heap = config.transport == TransportMode::Socket;
+        let on_heap = config.transport.is_stream();
         let sizes = (config.ring_capacity, config.stage_capacity);
         (on_heap, sizes, config.memory.clone())
     };

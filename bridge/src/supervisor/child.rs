@@ -32,15 +32,15 @@ pub(super) struct FailedKey {
 /// The steps, prepared before the fork.
 pub(super) struct Preparation {
     parent: Pid,
-    connection: OwnedFd,
+    connection: Option<OwnedFd>,
     cpus: Option<CpuSet>,
     nice: Option<i32>,
     limits: [Option<u64>; Limit::ALL.len()],
 }
 
 impl Preparation {
-    /// The child inherits `connection`, and dies with the calling thread.
-    pub(super) fn new(config: &ProcessConfig, connection: OwnedFd) -> Self {
+    /// The child inherits `connection`, which is `None` where its standard input is one, and dies with the calling thread.
+    pub(super) fn new(config: &ProcessConfig, connection: Option<OwnedFd>) -> Self {
         let mut cpus = CpuSet::new();
         for &cpu in &config.cpus {
             // Numbers that the set has no place for were refused with the configuration.
@@ -74,7 +74,9 @@ impl Preparation {
                 libc::CLOSE_RANGE_CLOEXEC,
             );
         }
-        fcntl(&self.connection, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        if let Some(connection) = &self.connection {
+            fcntl(connection, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the line above; then nobody will send the signal any more.
         if getppid() != self.parent {
