@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from ._schema import Contracts, DynamicMessage, Field
 from ._values import from_plain, joined, shown, to_plain
-from ._views import FORMATS, RELEASED, STALE, Stale, Views
-from .exceptions import MessageError
+from ._views import FORMATS, RELEASED, STALE, Views
+from .exceptions import MessageError, StaleMessageError
 
 __all__ = [
     "CANNOT_PACK",
@@ -293,7 +293,11 @@ class Message:
 
     def __repr__(self) -> str:
         name = type(self).__name__
-        if isinstance(self._views, Stale) or self._views.raw is RELEASED:
+        try:
+            stale = self._views.raw is RELEASED
+        except StaleMessageError:
+            stale = True
+        if stale:
             return f"<{name}: no longer valid>"
         if not self.LOG_PAYLOAD:
             return f"<{name}: payload not logged, topic_id={self.TOPIC_ID} size={self.SIZE}>"
