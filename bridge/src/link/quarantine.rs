@@ -150,7 +150,7 @@ async fn set_aside(
     let id = match kept {
         Ok(Ok(id)) => id,
         Ok(Err(error)) => {
-            tracing::error!(worker = %name, topic = topic_id, %message, kills, %error, "record kills its worker and cannot be kept elsewhere, so it stays where it is");
+            tracing::error!(worker = %name, topic = topic_id, name = %message, kills, %error, "record kills its worker and cannot be kept elsewhere, so it stays where it is");
             return;
         }
         Err(error) => {
@@ -160,7 +160,7 @@ async fn set_aside(
     };
     match shared.plane.set_aside(link, number).await {
         Ok(Ok(true)) => {
-            tracing::error!(worker = %name, topic = topic_id, %message, kills, status, id, file, "record killed its worker again and again and is moved aside; see mycelium-bridge quarantine show");
+            tracing::error!(worker = %name, topic = topic_id, name = %message, kills, status, id, file, "record killed its worker again and again and is moved aside; see mycelium-bridge quarantine show");
         }
         Ok(Ok(false)) => {
             tracing::warn!(worker = %name, topic = topic_id, id, file, "record is kept aside, but was handled meanwhile");
