@@ -222,3 +222,19 @@ def test_a_remote_client_says_what_is_wrong(arguments: list[str], code: int, tol
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert told in done.stderr
+
+
+def test_the_worker_of_the_readme_passes_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = (EXAMPLES.parent / "README.md").read_text().split("```python\n")[1:]
+    programs = [block.partition("```")[0] for block in blocks]
+    strategy = next(program for program in programs if "worker = mycelium.Worker()" in program)
+    test = next(program for program in programs if "def test_it_answers" in program)
+    module = ModuleType("my_strategy")
+    exec(strategy, vars(module))
+    monkeypatch.setitem(sys.modules, "my_strategy", module)
+    names: dict[str, Any] = {}
+    exec(test, names)
+    with testing.Bridge() as bridge:
+        names["test_it_answers"](bridge)
+        assert bridge.epoch == 1
+    assert module.worker.statistics().handled == 1

@@ -448,13 +448,15 @@ class ChannelCore(Inbox):
         if self._failure is not None:
             raise self._failure
         if link.eof or link.writer.lost:
-            raise PeerLost(f"bridge hung up: link={self.name} transport={self.transport}")
+            text = f"bridge hung up: link={self.name} transport={self.transport}; look into its log"
+            raise PeerLost(text, link=self.name)
         left = self._left_ms(deadline)
         ending = self._left_ms(self._shutdown_at)
         if self._shutdown is None or ending is None:
             return left
         if ending == 0:
-            raise ChannelClosed("bridge is shutting down and takes nothing more", reason=self._shutdown.reason)
+            reason = self._shutdown.reason
+            raise ChannelClosed(f"bridge is shutting down and takes nothing more: reason={reason!r}", reason=reason)
         return ending if left is None else min(left, ending)
 
     def _spin_for_room(self, count: int) -> bool:

@@ -89,7 +89,7 @@ def establish(
     link: Link | None = None
     try:
         writer.write(handshake.hello())
-        yield from _receive(sock, handshake, writer, deadline)
+        yield from _receive(sock, handshake, writer, deadline, timeout)
         welcome, settings = handshake.welcome, handshake.settings
         if welcome is None or settings is None:
             raise ProtocolError("handshake ended without welcome and settings")
@@ -138,7 +138,9 @@ def _tell_differences(link: str, differences: tuple[ContractDifference, ...]) ->
         _log.info("contracts differ (bridge -> this side) without harm: link=%s %s", link, harmless)
 
 
-def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int) -> Steps[None]:
+def _receive(
+    sock: socket.socket, handshake: Handshake, writer: SocketWriter, deadline: int, timeout: float
+) -> Steps[None]:
     while not handshake.complete:
         writer.write(handshake.contracts_offer())
         if not (yield from flushed(writer, sock, deadline)):
@@ -149,7 +151,8 @@ def _receive(sock: socket.socket, handshake: Handshake, writer: SocketWriter, de
             try:
                 yield from ready(sock, select.POLLIN, deadline)
             except TimeoutError as error:
-                raise TimeoutError("handshake not answered in time; is the other end a bridge?") from error
+                text = f"handshake not answered in time: timeout_s={timeout}; is the other end a bridge?"
+                raise TimeoutError(text) from error
             continue
         if not data:
             raise PeerLost("bridge hung up during the handshake: received=nothing more; look into its log")

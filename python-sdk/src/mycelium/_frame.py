@@ -133,7 +133,8 @@ class FrameDecoder:
         if not layout.CORE_TOPIC_MIN <= header.topic_id <= layout.CORE_TOPIC_MAX or header.is_pad:
             raise ProtocolError(
                 f"not a control frame: topic_id={header.topic_id} header_word={word:#018x}, "
-                f"legal: {layout.CORE_TOPIC_MIN}..={layout.CORE_TOPIC_MAX}"
+                f"legal: {layout.CORE_TOPIC_MIN}..={layout.CORE_TOPIC_MAX}; is the other end a bridge?",
+                topic_id=header.topic_id,
             )
         if header.payload_len > self._max_payload:
             raise ProtocolError(

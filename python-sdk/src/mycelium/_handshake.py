@@ -167,7 +167,8 @@ class Handshake:
             raise self._refusal(decode_control(Refused, payload))
         if header.topic_id == LinkError.TOPIC_ID:
             error = decode_control(LinkError, payload)
-            raise LinkFailed(f"bridge ended the link: code={int(error.code)} {error.message}", code=int(error.code))
+            name = getattr(error.code, "name", int(error.code))
+            raise LinkFailed(f"bridge ended the link: code={name} {error.message}", code=int(error.code))
         if self.settings is not None:
             if header.topic_id != ContractsReport.TOPIC_ID:
                 raise ProtocolError(
@@ -179,7 +180,7 @@ class Handshake:
         expected = Welcome if self.welcome is None else Settings
         if header.topic_id != expected.TOPIC_ID:
             text = f"handshake out of step: topic_id={header.topic_id}, expected={expected.TOPIC_ID} ({expected.NAME})"
-            raise ProtocolError(text)
+            raise ProtocolError(text, topic_id=header.topic_id)
         if self.welcome is None:
             self.welcome = self._checked(decode_control(Welcome, payload))
             return
@@ -211,7 +212,8 @@ class Handshake:
             expected, actual = bytes(refused.expected_digest), bytes(refused.actual_digest)
             text = f"{_mismatch_text(expected, actual)}: {refused.message}"
             return SchemaRefused(text, code=code, expected=expected, actual=actual)
-        return HandshakeRefused(f"bridge refused: code={code} {refused.message}", code=code)
+        name = getattr(refused.code, "name", code)
+        return HandshakeRefused(f"bridge refused: code={name} {refused.message}", code=code)
 
 
 def _mismatch_text(expected: bytes, actual: bytes) -> str:

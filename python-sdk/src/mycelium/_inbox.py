@@ -21,6 +21,7 @@ from .exceptions import ChannelClosed, ContractMismatch, LinkFailed, PeerLost, P
 __all__ = ["Inbox", "layout_digest"]
 
 _log = logging.getLogger("mycelium")
+_REQUESTS = {kind.TOPIC_ID: kind.NAME for kind in (control.Subscribe, control.Unsubscribe, control.Advertise)}
 
 
 class Inbox:
@@ -77,11 +78,12 @@ class Inbox:
         elif topic_id == control.LinkError.TOPIC_ID:
             error = decode_control(control.LinkError, payload)
             code = int(error.code)
-            self._failure = LinkFailed(
-                f"bridge ended the link: link={self.name} code={code} {error.message}", code=code
-            )
+            name = getattr(error.code, "name", code)
+            text = f"bridge ended the link: link={self.name} code={name} {error.message}"
+            self._failure = LinkFailed(text, code=code)
         else:
-            raise ProtocolError(f"unexpected control frame: topic_id={topic_id} payload_len={header.payload_len}")
+            text = f"unexpected control frame: topic_id={topic_id} payload_len={header.payload_len}"
+            raise ProtocolError(text, topic_id=topic_id)
 
     def _on_reply(self, reply: control.TopicReply) -> None:
         if reply.request:
@@ -137,9 +139,11 @@ class Inbox:
         if self._failure is not None:
             raise self._failure
         if self._shutdown is not None:
-            raise ChannelClosed("bridge has shut down and nothing is left", reason=self._shutdown.reason)
+            reason = self._shutdown.reason
+            raise ChannelClosed(f"bridge has shut down and nothing is left: reason={reason!r}", reason=reason)
         if self._link.eof:
-            raise PeerLost(f"bridge hung up without a shutdown: link={self.name} transport={self.transport}")
+            text = f"bridge hung up without a shutdown: link={self.name} transport={self.transport}; look into its log"
+            raise PeerLost(text, link=self.name)
 
     # ---- requests
 
@@ -148,6 +152,7 @@ class Inbox:
 
     def _request_steps(self, request: int, contract: type[Any], payload: bytes) -> Steps[None]:
         """Sends a request and waits for its TopicReply; data frames stay where they are."""
+        what = f"request={_REQUESTS[request]} message={contract.NAME} topic_id={contract.TOPIC_ID}"
         deadline = deadline_after(self._timeout)
         key = (request, contract.TOPIC_ID)
         self._replies.pop(key, None)
@@ -161,17 +166,18 @@ class Inbox:
             if self._failure is not None:
                 raise self._failure
             if self._link.eof or self._link.writer.lost:
-                raise PeerLost(f"bridge hung up: request={request} topic_id={contract.TOPIC_ID}")
+                text = f"bridge hung up: link={self.name} {what}; look into its log"
+                raise PeerLost(text, link=self.name)
             left = 0 if deadline is None else deadline - time.monotonic_ns()
             if left <= 0:
-                text = f"no reply in time: request={request} topic_id={contract.TOPIC_ID} timeout_s={self._timeout}"
-                raise TimeoutError(text)
+                raise TimeoutError(f"no reply in time: {what} timeout_s={self._timeout}; look into the bridge's log")
             events = select.POLLIN | (select.POLLOUT if self._link.writer.pending else 0)
             yield Wait(self._link.sock, events, left / 1e6)
         code = int(reply.code)
         if code == control.TopicReplyCode.OK:
             return
-        text = f"bridge refused: message={contract.NAME} topic_id={contract.TOPIC_ID} code={code} {reply.reason}"
+        name = getattr(reply.code, "name", code)
+        text = f"bridge refused: message={contract.NAME} topic_id={contract.TOPIC_ID} code={name} {reply.reason}"
         if code == control.TopicReplyCode.UNKNOWN_TOPIC:
             raise UnknownTopic(text, topic_id=contract.TOPIC_ID)
         self._registry.refuse(contract.TOPIC_ID)

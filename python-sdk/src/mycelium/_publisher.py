@@ -122,7 +122,9 @@ class Publisher(Generic[MessageT]):
         contract: Any = self.contract
         if is_fixed(contract):
             if not isinstance(message, contract):
-                raise TypeError(f"wrong message: type={type(message).__name__}, expected={contract.__name__}")
+                raise TypeError(
+                    f"wrong message: type={type(message).__name__}, expected={contract.__name__}; send that"
+                )
             views, start = message._views, message._word * 8
             payload = bytes(views.raw[start : start + self._size])
             header, count = self._header, self._count

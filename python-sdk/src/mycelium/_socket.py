@@ -74,7 +74,7 @@ def parse_address(address: str) -> Address:
     if not path or (colon and scheme != "unix" and "/" not in scheme):
         raise AddressError(f"address not understood: address={address!r}; {_FORMS}", address=address)
     if len(os.fsencode(path)) > _PATH_MAX:
-        text = f"socket path too long: len={len(os.fsencode(path))}, legal: 1..={_PATH_MAX}"
+        text = f"socket path too long: len={len(os.fsencode(path))}, legal: 1..={_PATH_MAX}; use a shorter one"
         raise AddressError(text, address=address)
     return Address("unix", path=path)
 
@@ -110,7 +110,8 @@ def connect(address: str, timeout: float, tls: TlsOptions = TlsOptions()) -> soc
         if place.kind == "tls" and type(error).__module__ == "ssl":
             reason = getattr(error, "verify_message", "") or str(error)
             remedy = "name the authority of its certificate in tls_ca, and the host as the certificate does"
-        raise PeerLost(f"cannot connect: address={address} error={reason!r}; {remedy}") from error
+        text = f"cannot connect: address={address} error={reason!r}; {remedy}"
+        raise PeerLost(text, address=address) from error
     sock.setblocking(False)
     return sock
 

@@ -6,13 +6,13 @@
     ├── AddressError (ValueError)       no address, or one that cannot be understood
     ├── ChannelClosed                   this side closed the channel, or it ended after a shutdown
     ├── PeerLost (ConnectionError)      the bridge vanished without a goodbye, or nobody listens
-    ├── LinkFailed(code)                the bridge ended the link because this side broke a rule
+    ├── LinkFailed(code, name)          the bridge ended the link because this side broke a rule
     ├── ProtocolError                   the bridge sent a control frame that does not fit here
-    ├── HandshakeRefused(code)          the bridge does not accept this peer
+    ├── HandshakeRefused(code, name)    the bridge does not accept this peer
     │   └── SchemaRefused               … because both speak different contracts (is a ContractMismatch too)
     ├── ContractMismatch                the two sides disagree about a layout: ``topic_id``, ``expected``, ``actual``,
     │                                   ``differences``
-    ├── TransportUnavailable(code)      shared memory was demanded and cannot be had
+    ├── TransportUnavailable(code, name)  shared memory was demanded and cannot be had
     ├── UnknownTopic (LookupError)      the bridge has no such topic
     ├── ChannelFull (TimeoutError)      no room for the frame before the timeout; send again later
     ├── FrameTooLarge (ValueError)      the payload can never fit; nothing was written
@@ -26,7 +26,7 @@ the text is for people only and may change.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._differences import ContractDifference
@@ -51,14 +51,34 @@ __all__ = [
 ]
 
 
+def _name_of(enumeration: str, code: int) -> str:
+    """The name of a code of the control frames, which are made of messages, which raise what stands here."""
+    from . import _control
+
+    try:
+        return str(getattr(_control, enumeration)(code).name)
+    except ValueError:
+        return str(code)
+
+
 class ChannelError(Exception):
-    """Base class of all exceptions of this package.
+    """Base class of all exceptions of this package. They can be pickled, attributes included.
 
     Attributes:
         sent: Messages that :meth:`Publisher.send_many` had sent before it raised this; 0 elsewhere.
     """
 
     sent: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, dict(vars(self)))
+
+
+def _restore(kind: type[ChannelError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ChannelError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class AddressError(ChannelError, ValueError):
@@ -89,7 +109,16 @@ class PeerLost(ChannelError, ConnectionError):
     """The bridge hung up without a shutdown, or could not be reached.
 
     Frames that were already in the ring have been handed out before this is raised.
+
+    Attributes:
+        address: Where nobody could be reached; empty where there was a connection.
+        link: Name of the link that was lost; empty before it had one.
     """
+
+    def __init__(self, message: str = "bridge is gone", *, address: str = "", link: str = "") -> None:
+        super().__init__(message)
+        self.address = address
+        self.link = link
 
 
 class LinkFailed(ChannelError):
@@ -103,9 +132,22 @@ class LinkFailed(ChannelError):
         super().__init__(message)
         self.code = code
 
+    @property
+    def name(self) -> str:
+        """The code's name, such as ``"CORRUPT_RECORD"``; the number where it has none."""
+        return _name_of("LinkErrorCode", self.code)
+
 
 class ProtocolError(ChannelError):
-    """The bridge sent something that the protocol does not allow at this point."""
+    """The bridge sent something that the protocol does not allow at this point.
+
+    Attributes:
+        topic_id: Topic of the frame in question; 0 where there is none.
+    """
+
+    def __init__(self, message: str, *, topic_id: int = 0) -> None:
+        super().__init__(message)
+        self.topic_id = topic_id
 
 
 class HandshakeRefused(ChannelError):
@@ -118,6 +160,11 @@ class HandshakeRefused(ChannelError):
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def name(self) -> str:
+        """The code's name, such as ``"NOT_ALLOWED"``; the number where it has none."""
+        return _name_of("RefusedCode", self.code)
 
 
 class ContractMismatch(ChannelError):
@@ -169,6 +216,11 @@ class TransportUnavailable(ChannelError):
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def name(self) -> str:
+        """The code's name, such as ``"REMOTE"``; the number where it has none."""
+        return _name_of("FallbackCode", self.code)
 
 
 class UnknownTopic(ChannelError, LookupError):

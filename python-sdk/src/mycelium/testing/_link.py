@@ -253,7 +253,7 @@ class LinkDouble:
             "transport": control.WelcomeTransport.SHM if offered else control.WelcomeTransport.SOCKET,
             "fencing": control.Fencing.ASYMMETRIC if membarrier else control.Fencing.FENCED,
             "fallback_code": code,
-            "fallback_reason": "" if offered else f"not offered: {code.name}",
+            "fallback_reason": "" if offered else f"the double offers the socket: code={code.name}",
             "link_id": 7,
             "spin_us": self.spin_us,
             "max_payload": self.max_payload,
