@@ -45,7 +45,10 @@ def test_awaiting_and_plain_functions_work_side_by_side(bridge: testing.Bridge) 
 
     @worker.on(ReplayMark)
     def on_mark(message: ReplayMark) -> None:
-        plain.send(signal(100 + message.phase))
+        plain.send(signal(100 + message.phase), 5.0)
+        assert plain.send_many([signal(200)], timeout=5.0) == 1
+        with plain.reserve(5.0) as answer:
+            answer.set(worker="w", quote_sequence=300, side=mycelium.messages.Side.HOLD)
 
     @worker.on_shutdown
     async def stop(left: float) -> None:
@@ -56,7 +59,7 @@ def test_awaiting_and_plain_functions_work_side_by_side(bridge: testing.Bridge) 
     bridge.publish(quote(1), quote(2), ReplayMark(phase=7, action=1, mode=1, worker=""), quote(3))
     assert bridge.run(worker) == 0
     assert seen == [20, 1, 2, 3, True]
-    assert [answer.quote_sequence for answer in bridge.published(Signal)] == [1, 2, 107, 3, 99]
+    assert [answer.quote_sequence for answer in bridge.published(Signal)] == [1, 2, 107, 200, 300, 3, 99]
     assert worker.statistics() == mycelium.WorkerStatistics("stopped", 4, 0, 0, 0, 0)
     assert bridge.unacknowledged == 0
 

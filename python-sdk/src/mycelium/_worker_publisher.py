@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from ._publisher import Publisher
@@ -29,6 +30,15 @@ class _Unbound(Generic[MessageT]):
         raise RuntimeError(f"worker is not connected: message={name}; publish in a handler or in @worker.on_start")
 
 
+def _never_waiting(method: Callable[..., Any], publisher: object, takes: int) -> Callable[..., Any]:
+    """The method with a timeout of 0, whatever comes behind its first arguments."""
+
+    def call(*arguments: Any, timeout: float | None = None) -> Any:
+        return method(publisher, *arguments[:takes], timeout=0)
+
+    return call
+
+
 class WorkerPublisher(_Unbound[MessageT]):
     """Publishes one kind of message from plain functions; made by :meth:`Worker.publisher`.
 
@@ -43,11 +53,9 @@ class WorkerPublisher(_Unbound[MessageT]):
         self._take(publisher, "send", "send_raw", "send_many", "reserve")
 
     def _bind_async(self, publisher: AsyncPublisher[MessageT]) -> None:
-        plain: Any = Publisher
-        for name in ("send", "send_raw", "send_many"):
-            method = getattr(plain, name)
-            setattr(self, name, lambda message, timeout=None, method=method: method(publisher, message, 0))
-        setattr(self, "reserve", lambda timeout=None: plain.reserve(publisher, 0))  # noqa: B010  # a method otherwise
+        for name in ("send", "send_raw", "send_many", "reserve"):
+            takes = int(name != "reserve")
+            setattr(self, name, _never_waiting(getattr(Publisher, name), publisher, takes))
 
     def send(self, message: Any, timeout: float | None = None) -> None:
         """As :meth:`mycelium.Publisher.send`."""

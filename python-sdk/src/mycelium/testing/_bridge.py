@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -142,7 +142,7 @@ class Bridge:
         return code
 
     @contextlib.contextmanager
-    def environment(self) -> Iterator[None]:
+    def environment(self) -> Generator[None]:
         """Inside of this block one ``mycelium.connect()`` without an address gets the strategy's end.
 
         Raises:
@@ -257,7 +257,7 @@ class Bridge:
         self._link.end_session()
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """Takes nothing from the strategy inside of this block, so that its ring, or socket, becomes full."""
         self._link.settle()
         self._link.paused = True
