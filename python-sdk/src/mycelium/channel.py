@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,14 +101,18 @@ class Channel(ChannelCore):
             PeerLost: The bridge vanished, and nothing is left.
             SegmentCorrupt: The bridge's words in shared memory are impossible.
         """
-        self._check_open()
-        self._check_thread()
-        self._release_current()
+        if self._closed or self._owner != get_ident():  # asked here, too, to spare the usual call these calls
+            self._check_open()
+            self._check_thread()
+        if self._current is not None:
+            self._release_current()
         deadline: int | None = -1
         while True:
-            message = self._take()
-            if message is not None:
-                return message
+            consumer = self._consumer
+            if consumer.words[consumer.word]:
+                message = self._take()
+                if message is not None:
+                    return message
             if deadline == -1:
                 deadline = deadline_after(timeout)
             message = self._unusual(deadline)
