@@ -114,7 +114,7 @@ class Bridge:
 
         Args:
             strategy: A :class:`mycelium.Worker`, or a function that calls ``mycelium.connect()`` as a program does.
-            until: When to shut down; None: once everything that was published is acknowledged. Called in the bridge's
+            until: When to shut down; None: once everything that was published is handled. Called in the bridge's
                 thread.
             timeout: Longest time until that, in seconds.
             check: Raise what the strategy failed with, instead of returning 1.

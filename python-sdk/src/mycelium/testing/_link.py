@@ -328,6 +328,14 @@ class LinkDouble:
         return True
 
     @property
+    def peer_sleeps(self) -> bool:
+        """Whether the peer sleeps until a record comes; not known over the socket."""
+        if self.segment is None:
+            return False
+        ring = self.segment.ring(layout.RING_TO_PEER)
+        return bool(ring.views.u64[ring.control + layout.RING_CONSUMER_PARKED_OFFSET // 8])
+
+    @property
     def released(self) -> int:
         """Bytes that the peer has acknowledged: of the ring since it was made, or on this connection."""
         if self.segment is None:

@@ -101,10 +101,10 @@ class Router(LinkDouble):
             self.settle()
 
     def stop_when(self, until: Callable[[], bool] | None, timeout: float) -> None:
-        """Shuts down once the condition holds (None: everything is acknowledged), or after so many seconds."""
+        """Shuts down once the condition holds (None: everything was handled), or after so many seconds."""
         with self.changed:
             self._until_end = time.monotonic() + timeout
-            self._until = self._all_acknowledged if until is None else until
+            self._until = self._all_handled if until is None else until
             self.until_missed = False
             self.until_problem = None
             self.wake()
@@ -304,9 +304,10 @@ class Router(LinkDouble):
         with self.changed:
             return sorted({header >> 32 & 0xFFFF for header, _ in self.backlog} - self._subscribed)
 
-    def _all_acknowledged(self) -> bool:
+    def _all_handled(self) -> bool:
+        """Everything is acknowledged, or kept by nothing but arrays: a peer that sleeps for more has seen all there is."""
         self._forget_acknowledged()
-        return self.attached is not None and not self.backlog and not self._flying
+        return self.attached is not None and not self.backlog and (not self._flying or self.peer_sleeps)
 
     def _look_at_condition(self) -> None:
         until, self._until = self._until, None  # it may publish, which leads back to here
