@@ -60,7 +60,7 @@ test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to
 	.ci/pythons
 
 # The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link is left out.
-NO_LINK := contracts_alone documentation generated_python
+NO_LINK := contracts_alone documentation generated_python getting_started
 SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
 
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
