@@ -70,7 +70,7 @@ fn script(page: &str) -> String {
                 write!(
                     script,
                     "{{\n{text}}} > background.log 2>&1 &\nbackground=$!\n\
-                     trap 'kill -INT $background; wait $background || true; cat background.log' EXIT\n\
+                     trap 'pkill --parent $background; wait $background; cat background.log' EXIT\n\
                      until grep -q '{until}' background.log; do kill -0 $background; sleep 0.05; done\n"
                 )
             }
@@ -94,6 +94,7 @@ fn the_getting_started_page_works_word_for_word() {
     for part in ["contracts", "python-sdk"] {
         symlink(repository().join(part), place.path().join(part)).expect("a link");
     }
+    std::fs::write(place.path().join("page.sh"), script).expect("the script");
     let bin = bridge_binary().parent().expect("a directory");
     let path = std::env::var("PATH").expect("a path");
     let output = Command::new("timeout")
@@ -101,8 +102,7 @@ fn the_getting_started_page_works_word_for_word() {
             "--kill-after=10",
             &WATCHDOG_S.to_string(),
             "bash",
-            "-c",
-            &script,
+            "page.sh",
         ])
         .current_dir(place.path())
         .env("PATH", format!("{}:{path}", bin.display()))
@@ -119,4 +119,9 @@ fn the_getting_started_page_works_word_for_word() {
     );
     assert!(shown.contains("the page is done"), "{shown}");
     assert!(shown.contains("peer attached"), "the bridge's log: {shown}");
+    // No bridge is left behind.
+    assert!(
+        shown.contains("bridge stopped"),
+        "the bridge's log: {shown}"
+    );
 }
