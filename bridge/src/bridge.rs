@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
-use crate::event_loop::{ControlOptions, ControlPlane, ControlThread, StartError, WorkerStatus};
+use crate::event_loop::{
+    ControlOptions, ControlPlane, ControlThread, ReloadCounters, StartError, WorkerStatus,
+};
 use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry};
 use crate::local::LocalChannel;
 use crate::routes::{KeyPart, Topic};
@@ -172,6 +174,23 @@ impl Bridge {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.registry.links()
+    }
+
+    /// Has the configuration file read again; see
+    /// [`ControlHandle::reload`](crate::event_loop::ControlHandle::reload).
+    pub fn reload(&self) {
+        if let Some(control) = &self.control {
+            control.handle().reload();
+        }
+    }
+
+    /// Reloads of the configuration so far.
+    #[must_use]
+    pub fn reloads(&self) -> ReloadCounters {
+        let control = self.control.as_ref();
+        control.map_or_else(ReloadCounters::default, |control| {
+            control.handle().reloads()
+        })
     }
 
     /// What is known of the workers; see [`ControlHandle::workers`](crate::event_loop::ControlHandle::workers).

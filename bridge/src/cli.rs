@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mycelium_bridge::config::{Config, ConfigError};
 use mycelium_bridge::logging::LogFormat;
+use mycelium_bridge::reload::Plan;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
@@ -40,6 +41,9 @@ enum Command {
         /// The TOML configuration.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// The configuration that a bridge runs with: say what a reload would change, and what needs a restart.
+        #[arg(long, value_name = "FILE")]
+        running: Option<PathBuf>,
     },
     /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
     #[command(name = GUARD_COMMAND, hide = true)]
@@ -70,7 +74,7 @@ struct RunArguments {
 pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Check { config } => check(&config),
+        Command::Check { config, running } => check(&config, running.as_deref()),
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),
@@ -87,7 +91,7 @@ fn guard(mark: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn check(path: &Path) -> ExitCode {
+fn check(path: &Path, running: Option<&Path>) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return config_error(&error),
@@ -115,7 +119,25 @@ fn check(path: &Path) -> ExitCode {
         if workers == 1 { "" } else { "s" },
         config.contracts.messages().len(),
     );
-    ExitCode::SUCCESS
+    match running {
+        None => ExitCode::SUCCESS,
+        Some(running) => compare(running, &config),
+    }
+}
+
+/// Says what a bridge that runs with one configuration would do with the other.
+fn compare(running: &Path, new: &Config) -> ExitCode {
+    let running = match Config::load(running) {
+        Ok(config) => config,
+        Err(error) => return config_error(&error),
+    };
+    match Plan::new(&running, new) {
+        Ok(plan) => {
+            let _ = writeln!(io::stdout(), "reload: {plan}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failure(error, "a reload would be refused", EXIT_CONFIG),
+    }
 }
 
 /// Prints every problem of a configuration.

@@ -21,6 +21,7 @@ use crate::worker::{Action, Input};
 
 mod event;
 mod links;
+mod reload;
 mod retire;
 mod sources;
 mod status;
@@ -32,6 +33,7 @@ pub use links::{ExitedWorker, Links, StartedWorker};
 pub use status::{ReloadCounters, WorkerPhase, WorkerStatus};
 pub use thread::ControlThread;
 
+use reload::Reading;
 use status::Board;
 use workers::Supervised;
 
@@ -43,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What differs between the program and a host that embeds the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ControlOptions {
-    /// Stop on SIGINT and SIGTERM. A host that embeds the bridge handles its own signals.
+    /// Stop on SIGINT and SIGTERM, reload on SIGHUP. A host that embeds the bridge handles its own signals.
     pub handle_signals: bool,
     /// Stop when every worker has ended for good and there is no endpoint: nothing can happen any more. A host
     /// with in-process actors goes on.
@@ -76,8 +78,7 @@ pub enum StartError {
 pub struct ControlPlane<L> {
     workers: Vec<Supervised>,
     config: Config,
-    /// A new configuration is being read.
-    reloading: bool,
+    reading: Reading,
     links: L,
     shutdown: Shutdown,
     clients: usize,
@@ -133,7 +134,7 @@ impl<L: Links> ControlPlane<L> {
                 board: Arc::new(Board::default()),
             },
             config: config.clone(),
-            reloading: false,
+            reading: Reading::default(),
             guard: None,
         };
         plane.publish_status();
@@ -184,7 +185,7 @@ impl<L: Links> ControlPlane<L> {
         tokio::select! {
             // In this order, so that a flood of connections delays neither an exit nor a signal.
             biased;
-            reason = next_signal(&mut self.signals) => Event::ShutdownRequested { reason },
+            event = next_signal(&mut self.signals) => event,
             () = sleep_until(stopping) => Event::DeadlineOver,
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
@@ -270,6 +271,14 @@ impl<L: Links> ControlPlane<L> {
             Event::ClientsAttached { count } => {
                 self.clients = count;
                 self.shutdown.advance(self.remaining(), now)
+            }
+            Event::ReloadRequested => {
+                self.read_configuration();
+                Vec::new()
+            }
+            Event::ConfigurationRead { result } => {
+                self.configuration_read(*result, now);
+                Vec::new()
             }
             Event::ShutdownRequested { reason } => {
                 tracing::info!(%reason, "bridge is asked to stop");

@@ -18,6 +18,7 @@ pub mod local;
 pub mod logging;
 mod output;
 pub mod quarantine;
+pub mod reload;
 pub mod router;
 pub mod routes;
 pub mod shutdown;

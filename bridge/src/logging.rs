@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -11,6 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::Error as ReloadError;
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -38,28 +41,83 @@ pub enum LoggingError {
     AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), ReloadError> + Send + Sync>;
+
+/// Puts another filter in the place of the one that the log has, once it is set up.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Whether the filter stays whatever the configuration says.
+static IS_FIXED: AtomicBool = AtomicBool::new(false);
+
+/// Why the log keeps its filter.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// The filter directives do not parse.
+    #[error(transparent)]
+    Filter(#[from] LoggingError),
+    /// It was given on the command line.
+    #[error("filter of the log was given on the command line; start without --log")]
+    Fixed,
+    /// The log belongs to the host of the bridge.
+    #[error("log was not set up by the bridge; its host has to change the filter")]
+    NotOurs,
+    /// The log is gone.
+    #[error("filter of the log cannot be changed: {0}")]
+    Gone(#[from] ReloadError),
+}
+
+/// Keeps the filter from here on: it was given on the command line.
+pub fn fix_filter() {
+    IS_FIXED.store(true, Ordering::Relaxed);
+}
+
+/// Gives the log another filter while the process runs.
+///
+/// # Errors
+/// [`FilterError`]; the log keeps the filter that it has.
+pub fn set_filter(filter: &str) -> Result<(), FilterError> {
+    let env_filter = parse(filter)?;
+    if IS_FIXED.load(Ordering::Relaxed) {
+        return Err(FilterError::Fixed);
+    }
+    let set = SET_FILTER.get().ok_or(FilterError::NotOurs)?;
+    Ok(set(env_filter)?)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|source| LoggingError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })
+}
+
 /// Sends the log of the whole process to standard error. `filter` is a level (`info`) or directives
 /// (`info,worker=debug`); what workers print has the target `worker`.
 ///
 /// # Errors
 /// [`LoggingError`].
 pub fn init(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
-    let env_filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LoggingError::Filter {
-            filter: filter.to_owned(),
-            source,
-        })?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
+        .with_env_filter(parse(filter)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => tracing::subscriber::set_global_default(builder.finish())?,
-        LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.event_format(JsonLines).finish())?
+    let set_filter: SetFilter = match format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            tracing::subscriber::set_global_default(builder.finish())?;
+            Box::new(move |filter| handle.reload(filter))
         }
-    }
+        LogFormat::Json => {
+            let builder = builder.event_format(JsonLines).with_filter_reloading();
+            let handle = builder.reload_handle();
+            tracing::subscriber::set_global_default(builder.finish())?;
+            Box::new(move |filter| handle.reload(filter))
+        }
+    };
+    // Whoever set up the log is the only one to get here.
+    let _ = SET_FILTER.set(set_filter);
     Ok(())
 }
 

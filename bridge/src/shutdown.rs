@@ -73,6 +73,11 @@ impl Shutdown {
         }
     }
 
+    /// Another time for peers to end by themselves; of no effect once the shutdown has begun.
+    pub fn set_drain(&mut self, drain: Duration) {
+        self.drain = drain;
+    }
+
     /// Whether the bridge is stopping or has stopped.
     pub fn has_begun(&self) -> bool {
         self.phase != Phase::Running

@@ -55,6 +55,40 @@ fn check_says_ok_with_the_numbers() {
 }
 
 #[test]
+fn check_says_what_a_reload_would_change() {
+    let site = Site::new("", &(shell("a", "exit 0") + &shell("b", "exit 0")));
+    let running = site.path("running.toml");
+    std::fs::copy(site.config(), &running).unwrap();
+    let compare = || {
+        let running = running.to_str().unwrap();
+        let output = bridge(&["check", "--running", running], &site)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let (code, stdout, _) = compare();
+    assert_eq!(code, Some(0));
+    assert!(stdout.ends_with("\nreload: nothing differs\n"), "{stdout}");
+    let changed = std::fs::read_to_string(site.config()).unwrap();
+    let changed = changed
+        .replace("name = 'b'", "name = 'c'")
+        .replace("[bridge]", "[bridge]\nspin_us = 7");
+    std::fs::write(site.config(), changed).unwrap();
+    let (code, stdout, _) = compare();
+    assert_eq!(code, Some(0));
+    let expected = "\nreload: added=c removed=b restarted=a needs_restart=spin_us\n";
+    assert!(stdout.ends_with(expected), "{stdout}");
+    std::fs::write(&running, "[bridge]\n").unwrap();
+    let (code, _, stderr) = compare();
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("missing key 'contracts'"), "{stderr}");
+}
+
+#[test]
 fn check_and_run_print_every_problem_with_its_hint_and_exit_with_2() {
     let site = Site::new(
         "logs = 'info'",

@@ -22,6 +22,9 @@ pub(super) fn run(arguments: &RunArguments) -> ExitCode {
             EXIT_CONFIG,
         );
     }
+    if arguments.log.is_some() {
+        logging::fix_filter();
+    }
     match bridge::run(&config) {
         Ok(summary) => {
             tracing::info!("{summary}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::status::{Board, ReloadCounters, WorkerStatus};
+use crate::config::{Config, ConfigError};
 use crate::listen::Client;
 
 /// Everything that the control plane reacts to.
@@ -74,6 +75,13 @@ pub enum Event {
         /// How many there are now.
         count: usize,
     },
+    /// The configuration is to be read again.
+    ReloadRequested,
+    /// The configuration has been read again.
+    ConfigurationRead {
+        /// What it says, or what is wrong with it.
+        result: Box<Result<Config, ConfigError>>,
+    },
     /// Somebody wants the bridge to stop, or, the second time, to stop faster.
     ShutdownRequested {
         /// Why.
@@ -131,6 +139,11 @@ impl ControlHandle {
     /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
     pub fn clients_attached(&self, count: usize) {
         self.send(Event::ClientsAttached { count });
+    }
+
+    /// Has the configuration read again; what it changes is carried out, as far as a running bridge can.
+    pub fn reload(&self) {
+        self.send(Event::ReloadRequested);
     }
 
     /// Stops the bridge; called again, hurries.

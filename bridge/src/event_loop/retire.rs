@@ -30,10 +30,6 @@ impl Retirement {
 
 impl<L: Links> ControlPlane<L> {
     /// Ends the process of a worker, if there is one, and starts it again with `next`.
-    #[expect(
-        dead_code,
-        reason = "called by the reload, which comes with the next change"
-    )]
     pub(super) fn retire(&mut self, index: usize, next: Option<WorkerConfig>, now: Instant) {
         let supervised = &mut self.workers[index];
         supervised.restart_at = None;
@@ -108,7 +104,10 @@ impl<L: Links> ControlPlane<L> {
             }
             Some(next) => {
                 if let Err(error) = self.links.worker_changed(index, &supervised.config, &next) {
-                    tracing::error!(worker = %next.name, %error, "worker cannot be served");
+                    tracing::error!(worker = %next.name, %error, "worker cannot be served; reload again when the cause is gone");
+                    supervised.is_gone = true;
+                    self.forget(&next.name);
+                    return true;
                 }
                 supervised.renew(next);
             }

@@ -43,11 +43,12 @@ pub(super) async fn accept(
     }
 }
 
-/// The signals that stop the program.
+/// The signals that the program reacts to.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: SignalStream,
     terminate: SignalStream,
+    hang_up: SignalStream,
 }
 
 impl Signals {
@@ -55,17 +56,19 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 }
 
-pub(super) async fn next_signal(signals: &mut Option<Signals>) -> String {
+pub(super) async fn next_signal(signals: &mut Option<Signals>) -> Event {
     let Some(signals) = signals else {
         return pending().await;
     };
     tokio::select! {
-        Some(()) = signals.interrupt.recv() => "SIGINT".to_owned(),
-        Some(()) = signals.terminate.recv() => "SIGTERM".to_owned(),
+        Some(()) = signals.interrupt.recv() => Event::ShutdownRequested { reason: "SIGINT".to_owned() },
+        Some(()) = signals.terminate.recv() => Event::ShutdownRequested { reason: "SIGTERM".to_owned() },
+        Some(()) = signals.hang_up.recv() => Event::ReloadRequested,
         else => pending().await,
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::links::{ExitedWorker, Links, StartedWorker};
+use super::reload::Reading;
 use super::retire::Retirement;
 use super::status::{WorkerPhase, WorkerStatus};
 use super::{ControlPlane, Event};
@@ -348,7 +349,7 @@ impl<L: Links> ControlPlane<L> {
         if all_ended
             && self.options.end_with_workers
             && self.endpoints.is_empty()
-            && !self.reloading
+            && self.reading == Reading::Idle
             && !self.shutdown.has_begun()
         {
             self.handle

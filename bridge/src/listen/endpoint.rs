@@ -192,6 +192,11 @@ impl Listening {
         &self.endpoint.address
     }
 
+    /// What the configuration says of it.
+    pub(crate) fn config(&self) -> &ListenConfig {
+        &self.endpoint.config
+    }
+
     pub(crate) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Client>> {
         let (stream, peer) = match &self.socket {
             Socket::Unix { socket, .. } => {
