@@ -22,6 +22,7 @@ from ._connect import connect
 from ._differences import ContractDifference
 from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
+from ._reconnect import Reconnect
 from ._statistics import Statistics
 from ._worker import Worker, WorkerStatistics
 from ._worker_publisher import AsyncWorkerPublisher, WorkerPublisher
@@ -68,6 +69,7 @@ __all__ = [
     "PeerLost",
     "ProtocolError",
     "Publisher",
+    "Reconnect",
     "Reservation",
     "SchemaRefused",
     "SegmentCorrupt",

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _socket, messages
+from ._reconnect import Reconnect, Recovery
 from .channel import Channel
 from .events import Event
 from .exceptions import AddressError
@@ -34,6 +35,7 @@ def connect(
     on_event: Callable[[Event], object] | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    reconnect: bool | Reconnect = False,
 ) -> Channel:
     """Connects to a bridge.
 
@@ -53,6 +55,10 @@ def connect(
         tls_ca: PEM file with the authorities that may vouch for the bridge of a ``tls:`` address; None takes those of
             the system. The certificate has to name the host of the address.
         ssl_context: Instead, for example with a certificate of this side; it has to check the bridge's by itself.
+        reconnect: Whether, and how, a lost link is made again, with its subscriptions and publishers; the first
+            connection has to succeed. Messages that were under way are lost, as far as that is known counted in
+            ``channel.statistics()`` and told by :class:`mycelium.events.Disconnected`. Only with an address: a bridge
+            restarts its workers itself.
 
     Raises:
         AddressError: There is no address, or a bad one.
@@ -64,16 +70,26 @@ def connect(
     """
     tls = _socket.TlsOptions(tls_ca, ssl_context)
     name, dial = dialer(address, name=name, transport=transport, timeout=timeout, tls=tls)
-    return Channel(
-        dial(),
-        name=name,
-        token=token,
-        transport=transport,
-        contracts=contracts,
-        timeout=timeout,
-        spin_us=spin_us,
-        on_event=on_event,
-    )
+    plan = reconnect_plan(address, reconnect)
+    opening = {"name": name, "token": token, "transport": transport}
+    channel = Channel(
+        dial(), **opening, contracts=contracts, timeout=timeout, spin_us=spin_us, on_event=on_event
+    )  # fmt: skip
+    if plan is not None:
+        channel._recovery = Recovery(channel, plan, dial, opening)
+    return channel
+
+
+def reconnect_plan(address: str | None, reconnect: bool | Reconnect) -> Reconnect | None:
+    """Checks the argument of :func:`connect`; None where a lost link is not made again."""
+    if reconnect is False:
+        return None
+    if address is None or address.startswith(("fd:", "stdio:")):
+        raise ValueError(
+            f"cannot reconnect: address={address}; an inherited connection cannot be made again, pass the address of a "
+            "listening bridge"
+        )
+    return Reconnect() if reconnect is True else reconnect
 
 
 def dialer(

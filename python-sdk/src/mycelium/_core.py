@@ -30,11 +30,13 @@ from ._establish import establish
 from ._frame import FrameHeader, encode_frame, header_word, record_len
 from ._handshake import fallback_name, truncate
 from ._inbox import Inbox, layout_digest
+from ._link import Link
 from ._message import STALE, Message
-from ._statistics import Statistics
+from ._reconnect import Recovery
+from ._statistics import LinkCounts, LostCounts, Statistics
 from ._waits import Steps
 from .events import Event
-from .exceptions import ChannelClosed, ChannelFull, FrameTooLarge, PeerLost
+from .exceptions import ChannelClosed, ChannelError, ChannelFull, FrameTooLarge, PeerLost
 
 __all__ = ["ChannelCore"]
 
@@ -72,7 +74,15 @@ class ChannelCore(Inbox):
         self._spin_us = spin_us
         self._established = False
         self._inherited = False  # by the child of a fork
-        self._registry = Registry(contracts)
+        self._contracts: Any = contracts if contracts is None or isinstance(contracts, ModuleType) else list(contracts)
+        self._registry = Registry(self._contracts)
+        self._wanted: dict[tuple[int, int], tuple[type[Any], bytes]] = {}  # requests to make again on another link
+        self._publishers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._recovery: Recovery | None = None
+        self._down = False  # from the loss of a link until everything is restored
+        self._left: list[tuple[Link, Any]] = []  # lost links, each with what the user holds of it
+        self._left_sums = LinkCounts()
+        self._lost_counts = LostCounts()
 
     def _open_steps(
         self, sock: socket.socket, *, name: str = "", token: str = "", transport: str = "auto"
@@ -92,6 +102,8 @@ class ChannelCore(Inbox):
         except BaseException:
             sock.close()
             raise
+        if self._established:
+            self._leave_link(made.link)
         self._link = made.link
         self._consumer: Any = made.link.consumer
         welcome = made.welcome
@@ -115,6 +127,55 @@ class ChannelCore(Inbox):
         self._established = True
         self._link.receiver = self._owner
         _channels.add(self)
+
+    # ---- losing a link and having another one
+
+    def _loses(self, error: ChannelError) -> bool:
+        """Whether the end of the link that this error tells of is to be repaired."""
+        if self._recovery is None or self._closed:
+            return False
+        ended = self._shutdown is not None and self._recovery.plan.after_shutdown
+        return isinstance(error, PeerLost) if self._shutdown is None else ended
+
+    def _lose_link(self) -> tuple[int, int]:
+        """Stops sending over the lost link; returns the frames that are known to be unsent and unread."""
+        link = self._link
+        self._down = True
+        self._reserved = None
+        link.producer.shut = True
+        link.producer.limit = -1
+        unsent, unread = link.left_behind()
+        lost = self._lost_counts
+        self._lost_counts = lost._replace(disconnects=lost.disconnects + 1, frames=lost.frames + unsent + unread)
+        if not link.eof:
+            link.writer.write(encode_frame(control.Goodbye.TOPIC_ID, control.Goodbye().to_bytes()))
+        return unsent, unread
+
+    def _leave_link(self, successor: Link) -> None:
+        """Goes over to another link. What the user holds stays valid until the next step."""
+        old, self._left_sums = self._link, self._sums()
+        self._left.append((old, self._current))
+        self._current = None
+        self._shutdown = self._shutdown_at = self._failure = None
+        self._replies.clear()
+        for publisher in list(self._publishers):
+            publisher._go_over(successor.producer, successor.max_payload)
+
+    def _forget_left(self) -> None:
+        """Closes lost links, now that nothing of them is in the user's hands any more."""
+        while self._left:
+            link, held = self._left.pop()
+            self._current, current = held, self._current
+            self._release_current()
+            self._current = current
+            link.consumer.detach_arrays()
+            link.close()
+
+    def _restore_steps(self) -> Steps[None]:
+        for (request, _), (contract, payload) in list(self._wanted.items()):
+            yield from self._request_steps(request, contract, payload)
+            self._registry.add(contract)
+        self._registry.forget_longer_than(self._largest_in)
 
     # ---- what the user holds
 
@@ -290,6 +351,8 @@ class ChannelCore(Inbox):
             self._handle_control(ahead=False)
         if self._events:
             self._deliver()
+        if self._left and self._current is None:
+            self._forget_left()
         if self._consumer.has_data:
             return READY
         self._check_alive()
@@ -331,7 +394,7 @@ class ChannelCore(Inbox):
         """Makes room, inside of the gate; -1 where there is none. The commit, or ``reopen()``, must follow."""
         self._in_gate = get_ident()
         producer = self._link.producer
-        return -1 if self._reserved is not None else producer.claim(count)
+        return -1 if self._reserved is not None or self._down else producer.claim(count)
 
     def _send_record(self, data: bytes, header: int, count: int, deadline: int | None) -> None:
         """Publishes a record of so many words, whose bytes behind the header are given; waits for room if need be."""
@@ -374,20 +437,33 @@ class ChannelCore(Inbox):
             self._wait_elsewhere(count, deadline)
             return
         try:
+            if self._down:  # another link may be there, but not everything is restored
+                raise PeerLost(f"link lost: link={self.name}")
             left = self._blocked(deadline)
             if left == 0:
                 raise self._full(count)
             self._link.park_for_room(count, left)
+        except (PeerLost, ChannelClosed) as error:
+            if not self._loses(error):
+                raise
+            self._slept()
+            self._repair(error, count, deadline)
         finally:
             self._slept()
+
+    def _repair(self, error: ChannelError, count: int, deadline: int | None) -> None:
+        """Makes a lost link again, for a sender that waits."""
+        raise error
 
     def _wait_elsewhere(self, count: int, deadline: int | None) -> None:
         """Waits in a thread that does not receive: doorbell, socket and head belong to the one that does."""
         link = self._link
         if self._failure is not None:
             raise self._failure
-        if link.eof or link.writer.lost:
+        if (link.eof or link.writer.lost) and self._recovery is None:
             raise PeerLost(f"bridge hung up: link={self.name} transport={self.transport}")
+        if self._recovery is not None and self._recovery.final is not None:
+            raise self._recovery.final
         left = self._left_ms(deadline)
         if left == 0:
             raise self._full(count)
@@ -489,22 +565,28 @@ class ChannelCore(Inbox):
         for contract in contracts:
             self._registry.check(contract)
             request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
-            yield from self._request_steps(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
+            yield from self._want_steps(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
             # No frame has been looked at meanwhile, so none was taken for an unknown one.
             self._registry.add(contract)
             self._registry.forget_longer_than(self._largest_in)
+
+    def _want_steps(self, request: int, contract: type[Any], payload: bytes) -> Steps[None]:
+        """Makes a request that is made again on the next link."""
+        yield from self._request_steps(request, contract, payload)
+        self._wanted[request, contract.TOPIC_ID] = (contract, payload)
 
     def _unsubscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
         self._check_open()
         self._check_thread(receives=False)
         for contract in contracts:
+            self._wanted.pop((control.Subscribe.TOPIC_ID, contract.TOPIC_ID), None)
             request = control.Unsubscribe(topic_id=contract.TOPIC_ID)
             yield from self._request_steps(control.Unsubscribe.TOPIC_ID, contract, request.to_bytes())
 
     def _advertise_steps(self, contract: type[Any]) -> Steps[None]:
         self._check_thread(receives=False)
         request = control.Advertise(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
-        yield from self._request_steps(control.Advertise.TOPIC_ID, contract, request.to_bytes())
+        yield from self._want_steps(control.Advertise.TOPIC_ID, contract, request.to_bytes())
         self._registry.add(contract)
         self._registry.forget_longer_than(self._largest_in)
 
@@ -541,22 +623,32 @@ class ChannelCore(Inbox):
         """Returns the counters; they are still there after :meth:`close`."""
         if self._closed:
             return self._last_statistics
-        link, consumer, producer = self._link, self._consumer, self._link.producer
-        arrays_held, bytes_held = consumer.pins.held()
+        arrays_held, bytes_held = self._consumer.pins.held()
+        lost = self._lost_counts
         return Statistics(
-            frames_in=consumer.frames,
-            bytes_in=consumer.byte_count,
-            frames_out=producer.frames,
-            bytes_out=producer.byte_count,
+            **self._sums()._asdict(),
             frames_skipped=sum(self._skipped.values()),
             frames_rejected=sum(self._rejected.values()),
             frames_missed=sum(self._missed.values()),
-            parks=link.parks,
-            wakeups_sent=link.wakeups_sent,
-            wakeups_received=link.wakeups_received,
             arrays_held=arrays_held,
             bytes_held=bytes_held,
+            disconnects=lost.disconnects,
+            frames_lost=lost.frames,
         )
+
+    def _sums(self) -> LinkCounts:
+        """What the links have counted, those that were lost included."""
+        link, consumer, producer = self._link, self._consumer, self._link.producer
+        now = (
+            consumer.frames,
+            consumer.byte_count,
+            producer.frames,
+            producer.byte_count,
+            link.parks,
+            link.wakeups_sent,
+            link.wakeups_received,
+        )
+        return LinkCounts(*map(sum, zip(now, self._left_sums)))
 
     def _farewell(self, reason: str) -> None:
         """Marks the channel closed, acknowledges what is released, and writes a goodbye without waiting."""
@@ -571,7 +663,10 @@ class ChannelCore(Inbox):
 
     def _give_back(self) -> None:
         """Makes everything in hand stale and gives everything back."""
+        if self._recovery is not None:
+            self._recovery.end()
         self._release_current()
+        self._forget_left()
         self._link.producer.limit = -1  # Every later send takes the long way, which finds the channel closed.
         self._link.close()
 

@@ -65,6 +65,10 @@ class Link(abc.ABC):
         """Doorbell rings sent."""
         return 0
 
+    def left_behind(self) -> tuple[int, int]:
+        """Frames that are known to be unsent and unread when the link is lost; what the socket had is not known."""
+        return 0, 0
+
     @property
     @abc.abstractmethod
     def eof(self) -> bool:
@@ -207,6 +211,9 @@ class ShmLink(Link):
         peer.notify()
         self._poller.register(own.fileno(), select.POLLIN)
         self._poller.register(sock, select.POLLIN)
+
+    def left_behind(self) -> tuple[int, int]:
+        return self.producer.untaken(), self.consumer.unread()
 
     @property
     def wakeups_sent(self) -> int:

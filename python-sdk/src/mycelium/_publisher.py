@@ -32,6 +32,7 @@ class Publisher(Generic[MessageT]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_channel",
         "_count",
         "_fast_type",
@@ -61,6 +62,14 @@ class Publisher(Generic[MessageT]):
         if fixed:
             self._check_size(self._size)
             self._zeros = memoryview(bytes(self._count * 8 - 8)).cast("Q")
+        channel._publishers.add(self)
+
+    def _go_over(self, producer: Any, max_payload: int) -> None:
+        """Takes the ring of another link, where messages may have become too large for the short way."""
+        kind: Any = self.contract
+        fits = is_fixed(kind) and self._size % 8 == 0 and self._size <= max_payload
+        self._fast_type = kind if fits else None
+        self._producer = producer
 
     def _check_size(self, payload_len: int) -> None:
         largest = self._channel.max_payload

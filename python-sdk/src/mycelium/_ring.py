@@ -18,6 +18,7 @@ What this rests on is stated in ``_ordering.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from . import _layout as layout
 from ._alias import Alias
@@ -64,6 +65,20 @@ def _check_record(word: int, index: int, capacity: int, largest: int) -> FrameHe
     if length > room:
         raise SegmentCorrupt(field="record_len", value=length, legal=f"8..={room}", where=where)
     return header
+
+
+def _count_records(words: Any, base: int, capacity: int, position: int, end: int) -> int:
+    """Counts the frames from one position to the other, or to where nothing sensible is."""
+    count = 0
+    while position < end:
+        index = position & (capacity - 1)
+        try:
+            header = _check_record(words[base + index // 8], index, capacity, capacity)
+        except SegmentCorrupt:
+            break
+        count += not header.is_pad
+        position += record_len(header.payload_len)
+    return count
 
 
 class Consumer:
@@ -247,6 +262,11 @@ class Consumer:
         if words[parked]:
             words[parked] = 0
             self._notify()
+
+    def unread(self) -> int:
+        """Counts the frames that are there and were not taken."""
+        position = self._bias + self.word * 8
+        return _count_records(self.words, self._base, self._capacity, position, position + self._capacity)
 
     def set_parked(self, parked: bool) -> None:
         """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""
@@ -506,6 +526,13 @@ class Producer:
         if words[self.parked_word] or self._fenced:
             words[self.parked_word] = 0
             self.notify()
+
+    def untaken(self) -> int:
+        """Counts the frames that the consumer has not released."""
+        head = self.words[self._control + layout.RING_HEAD_OFFSET // 8]
+        if head % 8 or not self._head <= head <= self.position:
+            return 0
+        return _count_records(self.words, self._base, self._capacity, head, self.position)
 
     def set_parked(self, parked: bool) -> None:
         """Raises or lowers this side's parked flag. After raising it: heavy fence, look again, then sleep."""

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Statistics"]
+__all__ = ["LinkCounts", "LostCounts", "Statistics"]
+
+
+class LinkCounts(NamedTuple):
+    """What a link counts, as far as it is part of :class:`Statistics`."""
+
+    frames_in: int = 0
+    bytes_in: int = 0
+    frames_out: int = 0
+    bytes_out: int = 0
+    parks: int = 0
+    wakeups_sent: int = 0
+    wakeups_received: int = 0
+
+
+class LostCounts(NamedTuple):
+    """How often a link was lost, and the frames that are known to have been lost with it."""
+
+    disconnects: int = 0
+    frames: int = 0
 
 
 class Statistics(NamedTuple):
@@ -24,6 +43,9 @@ class Statistics(NamedTuple):
         wakeups_received: How often something ended a sleep of this side.
         arrays_held: Released batches that arrays still lie over, now; see :meth:`mycelium.Batch.columns`.
         bytes_held: Bytes of those batches.
+        disconnects: How often the link was lost and made again (``reconnect=``).
+        frames_lost: Messages that are known to have been lost with links: ours that the bridge had not taken from the
+            ring, and those for us that had not been handed out.
     """
 
     frames_in: int
@@ -38,3 +60,5 @@ class Statistics(NamedTuple):
     wakeups_received: int
     arrays_held: int
     bytes_held: int
+    disconnects: int
+    frames_lost: int

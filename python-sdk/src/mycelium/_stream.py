@@ -19,7 +19,7 @@ from ._control import Ack
 from ._frame import CONTROL_PAYLOAD_MAX, FrameHeader, encode_frame, header_word, parse_header, record_len
 from ._message import Views
 from ._socket import SocketWriter
-from .exceptions import PeerLost, ProtocolError
+from .exceptions import ProtocolError
 
 __all__ = ["StreamConsumer", "StreamProducer"]
 
@@ -373,11 +373,8 @@ class StreamProducer:
 
     def claim(self, count: int) -> int:
         """Prepares the buffer for a record of ``count`` words; -1 while older bytes are unsent."""
-        if not self.has_room(count):
-            return -1
-        if self._writer.lost:
-            raise PeerLost("bridge hung up: transport=socket; connect again")
-        return 0
+        # A lost peer is told by the channel, which looks at why there is no room.
+        return 0 if self.has_room(count) and not self._writer.lost else -1
 
     def abandon(self) -> None:
         """Nothing was shut."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ._socket import SocketWriter
 
-__all__ = ["Blocking", "Steps", "Wait", "drive", "flushed", "parted", "ready"]
+__all__ = ["Blocking", "Steps", "Wait", "block", "called", "drive", "flushed", "parted", "ready"]
 
 T = TypeVar("T")
 _RECEIVE_LEN = 65536
@@ -104,7 +104,7 @@ def drive(steps: Steps[T]) -> T:
     try:
         while True:
             step = resume()
-            resume = _called(steps, step.function) if isinstance(step, Blocking) else partial(next, steps)
+            resume = called(steps, step.function) if isinstance(step, Blocking) else partial(next, steps)
             if isinstance(step, Wait):
                 block(step)
     except StopIteration as end:
@@ -113,7 +113,7 @@ def drive(steps: Steps[T]) -> T:
         steps.close()
 
 
-def _called(steps: Steps[Any], function: Callable[[], Any]) -> Callable[[], Wait | Blocking]:
+def called(steps: Steps[Any], function: Callable[[], Any]) -> Callable[[], Wait | Blocking]:
     """Makes a blocking call; returns how the generator goes on with its outcome."""
     try:
         return partial(steps.send, function())

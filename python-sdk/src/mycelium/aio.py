@@ -36,15 +36,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from . import messages
 from ._batch import Batch
 from ._burst import burst_of
-from ._connect import dialer
+from ._connect import dialer, reconnect_plan
 from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
+from ._link import Link
 from ._publisher import Publisher, Reservation
+from ._reconnect import Reconnect, Recovery
 from ._sleeper import Sleeper
 from ._socket import TlsOptions
 from ._waits import Blocking, Steps, Wait, parted
 from .events import Event
-from .exceptions import ChannelClosed, ChannelError, ChannelFull
+from .exceptions import ChannelClosed, ChannelError, ChannelFull, PeerLost
 
 if TYPE_CHECKING:
     import ssl
@@ -70,6 +72,7 @@ class AsyncChannel(ChannelCore):
         self._watched: dict[int, Callable[[int], Any]] = {}  # descriptor -> what ends watching it
         self._writing = False
         self._problem: ChannelError | None = None
+        self._coming_back: asyncio.Task[None] | None = None
 
     # ---- sleeping
 
@@ -174,29 +177,94 @@ class AsyncChannel(ChannelCore):
         link, consumer = self._link, self._consumer
         self._receiving = True
         try:
+            if self._down and self._coming_back is not None:
+                return await self._come_back(PeerLost("link lost"), deadline)
             while True:
                 link.idle()
                 if self._spin_for_data(deadline):
-                    return
-                left = self._before_sleep(deadline)
+                    return None
+                try:
+                    left = self._before_sleep(deadline)
+                except (PeerLost, ChannelClosed) as error:
+                    if not self._loses(error):
+                        raise
+                    await self._come_back(error, deadline)
+                    return None
                 if left == READY:
-                    return
+                    return None
                 try:
                     if link.arm():
                         link.parks += 1
                         await self._sleep(left)
                 finally:
-                    if not self._closed:
+                    if not self._closed and link is self._link:
                         link.lower()
                 self._check_open()
+                if link is not self._link:
+                    return None
                 self._drain_control()
                 if consumer.has_data:
-                    return
+                    return None
         finally:
             self._receiving = False
 
+    def _repair(self, error: ChannelError, count: int, deadline: int | None) -> None:
+        self._begin_to_come_back(error)
+        raise self._full(count) from error
+
+    def _begin_to_come_back(self, error: ChannelError) -> asyncio.Task[None]:
+        """Starts the task that makes the link again, unless there is one."""
+        if self._recovery is None:
+            raise error
+        if self._recovery.final is not None:
+            raise self._recovery.final
+        if self._coming_back is None or self._coming_back.done():
+            self._coming_back = self._loop.create_task(self._drive(self._recovery.steps(error)))
+        return self._coming_back
+
+    async def _come_back(self, error: ChannelError, deadline: int | None) -> None:
+        """Waits until the link is back.
+
+        Raises:
+            TimeoutError: The deadline passed; the rest as :meth:`Recovery.steps`.
+        """
+        task = self._begin_to_come_back(error)
+        await asyncio.sleep(0)  # The task tells that the link is lost.
+        self._deliver()
+        left = self._left_ms(deadline)
+        await asyncio.wait({task}, timeout=None if left is None else left / 1e3)
+        self._check_open()
+        self._deliver()
+        if not task.done():
+            raise TimeoutError(f"not connected in time: link={self.name}; the bridge is away")
+        task.result()
+
+    def _leave_link(self, successor: Link) -> None:
+        self._unwatch()
+        self._problem = None
+        super()._leave_link(successor)
+        for sleeper in self._sleepers:
+            sleeper.wake_soon()
+
+    async def _ask(self, make: Callable[[], Steps[None]]) -> None:
+        """Makes a request; where the link is lost meanwhile and comes back, once more."""
+        async with self._requests:
+            while True:
+                try:
+                    return await self._drive(make())
+                except PeerLost as error:
+                    if not self._loses(error):
+                        raise
+                    await self._come_back(error, deadline_after(self._timeout))
+
     async def _await_room(self, needed: int, deadline: int | None, full: ChannelFull) -> None:
         """Waits until there may be room for so many bytes."""
+        if self._down and self._coming_back is not None:
+            try:
+                await self._come_back(full, deadline)
+            except TimeoutError:
+                raise full from None
+            return
         left = self._blocked(deadline)
         if left == 0:
             raise full
@@ -206,7 +274,7 @@ class AsyncChannel(ChannelCore):
                 link.parks += 1
                 await self._sleep(left, writing=link.doorbell_fileno() < 0)
         finally:
-            if not self._closed:
+            if not self._closed and link is self._link:
                 link.lower_for_room()
 
     def _flush(self, deadline: int | None) -> None:
@@ -221,21 +289,18 @@ class AsyncChannel(ChannelCore):
 
     async def subscribe(self, *contracts: type[Any]) -> None:
         """As :meth:`Channel.subscribe`."""
-        async with self._requests:
-            await self._drive(self._subscribe_steps(contracts))
+        await self._ask(lambda: self._subscribe_steps(contracts))
 
     async def unsubscribe(self, *contracts: type[Any]) -> None:
         """As :meth:`Channel.unsubscribe`."""
-        async with self._requests:
-            await self._drive(self._unsubscribe_steps(contracts))
+        await self._ask(lambda: self._unsubscribe_steps(contracts))
 
     async def publisher(self, contract: type[MessageT]) -> AsyncPublisher[MessageT]:
         """As :meth:`Channel.publisher`; the publisher's :meth:`~AsyncPublisher.send` is awaited."""
         self._check_open()
         self._registry.check(contract)
         publisher = AsyncPublisher(self, contract)
-        async with self._requests:
-            await self._drive(self._advertise_steps(contract))
+        await self._ask(lambda: self._advertise_steps(contract))
         return publisher
 
     # ---- receiving
@@ -338,6 +403,9 @@ class AsyncChannel(ChannelCore):
         link = self._link
         try:
             self._farewell(reason)
+            if self._coming_back is not None:
+                self._coming_back.cancel()
+                await asyncio.wait({self._coming_back})
             for sleeper in self._sleepers:
                 sleeper.wake_soon()
             await self._drive(parted(link.writer, link.sock, time.monotonic_ns() + _GOODBYE_NS))
@@ -484,6 +552,7 @@ def connect(
     on_event: Callable[[Event], object] | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    reconnect: bool | Reconnect = False,
 ) -> _Connecting:
     """Connects to a bridge: ``async with connect(...) as channel`` or ``channel = await connect(...)``.
 
@@ -501,24 +570,29 @@ def connect(
         on_event: As for :func:`mycelium.connect`; an ordinary function.
         tls_ca: As for :func:`mycelium.connect`.
         ssl_context: As for :func:`mycelium.connect`.
+        reconnect: As for :func:`mycelium.connect`.
 
     Raises:
         As :func:`mycelium.connect`, when awaited.
     """
     tls = TlsOptions(tls_ca, ssl_context)
     name, dial = dialer(address, name=name, transport=transport, timeout=timeout, tls=tls)
+    plan = reconnect_plan(address, reconnect)
+    opening = {"name": name, "token": token, "transport": transport}
 
-    async def opening() -> AsyncChannel:
+    async def opened() -> AsyncChannel:
         channel = AsyncChannel(contracts=contracts, timeout=timeout, spin_us=spin_us, on_event=on_event)
 
         def steps() -> Steps[None]:
             sock = yield Blocking(dial)
-            yield from channel._open_steps(sock, name=name, token=token, transport=transport)
+            yield from channel._open_steps(sock, **opening)
 
         await channel._drive(steps())
+        if plan is not None:
+            channel._recovery = Recovery(channel, plan, dial, opening)
         return channel
 
-    return _Connecting(opening)
+    return _Connecting(opened)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

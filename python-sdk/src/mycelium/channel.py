@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +22,8 @@ from ._doorbell import deadline_after
 from ._message import STALE
 from ._publisher import Publisher
 from ._statistics import Statistics
-from ._waits import drive, parted
-from .exceptions import ChannelClosed
+from ._waits import Steps, drive, parted
+from .exceptions import ChannelClosed, ChannelError, PeerLost
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,6 +56,24 @@ class Channel(ChannelCore):
         super().__init__(**options)
         drive(self._open_steps(sock, name=name, token=token, transport=transport))
 
+    def _ask(self, make: Callable[[], Steps[None]]) -> None:
+        """Makes a request; where the link is lost meanwhile and comes back, once more."""
+        while True:
+            try:
+                return drive(make())
+            except PeerLost as error:
+                if self._recovery is None or not self._loses(error):
+                    raise
+                self._recovery.run(error, deadline_after(self._timeout))
+
+    def _repair(self, error: ChannelError, count: int, deadline: int | None) -> None:
+        if self._recovery is None:
+            raise error
+        try:
+            self._recovery.run(error, deadline)
+        except TimeoutError:
+            raise self._full(count) from error
+
     # ---- topics
 
     def subscribe(self, *contracts: type[Any]) -> None:
@@ -66,11 +84,11 @@ class Channel(ChannelCore):
             ContractMismatch: The bridge's layout differs; nothing is subscribed from there on.
             TimeoutError: No answer in time.
         """
-        drive(self._subscribe_steps(contracts))
+        self._ask(lambda: self._subscribe_steps(contracts))
 
     def unsubscribe(self, *contracts: type[Any]) -> None:
         """Ends subscriptions; frames that are already on their way still come."""
-        drive(self._unsubscribe_steps(contracts))
+        self._ask(lambda: self._unsubscribe_steps(contracts))
 
     def publisher(self, contract: type[MessageT]) -> Publisher[MessageT]:
         """Announces that this side is going to publish a message, and returns its publisher.
@@ -84,7 +102,7 @@ class Channel(ChannelCore):
         self._check_open()
         self._registry.check(contract)
         publisher = Publisher(self, contract)
-        drive(self._advertise_steps(contract))
+        self._ask(lambda: self._advertise_steps(contract))
         return publisher
 
     # ---- receiving
@@ -129,11 +147,12 @@ class Channel(ChannelCore):
         self._check_thread()
         self._release_current()
         consumer = self._consumer
-        find = self._fixed.get
         new = _new
         taken = 0
         try:
             while True:
+                consumer = self._consumer  # another one once the link was lost and is back
+                find = self._fixed.get
                 words, views = consumer.words, consumer.views
                 word, limit = consumer.word, consumer.limit
                 while True:
@@ -240,10 +259,19 @@ class Channel(ChannelCore):
         Raises:
             TimeoutError, ChannelClosed, PeerLost, LinkFailed: There will be nothing, or not in time.
         """
+        if self._down and self._recovery is not None:
+            self._recovery.run(PeerLost("link lost"), deadline)
+            return
         link, consumer, spin = self._link, self._consumer, self._spin
         link.idle()
         while not self._spin_for_data(deadline):
-            left = self._before_sleep(deadline)
+            try:
+                left = self._before_sleep(deadline)
+            except (PeerLost, ChannelClosed) as error:
+                if self._recovery is None or not self._loses(error):
+                    raise
+                self._recovery.run(error, deadline)
+                return
             if left == READY:
                 return
             if not self._may_sleep():
