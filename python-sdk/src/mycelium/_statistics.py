@@ -41,11 +41,11 @@ class Statistics(NamedTuple):
         parks: How often this side went to sleep.
         wakeups_sent: How often this side rang the bridge's doorbell.
         wakeups_received: How often something ended a sleep of this side.
-        arrays_held: Released batches that arrays still lie over, now; see :meth:`mycelium.Batch.columns`.
-        bytes_held: Bytes of those batches.
         disconnects: How often the link was lost and made again (``reconnect=``).
         frames_lost: Messages that are known to have been lost with links: ours that the bridge had not taken from the
             ring, and those for us that had not been handed out.
+        arrays_held: Released batches that arrays still lie over, now; see :meth:`mycelium.Batch.columns`.
+        bytes_held: Bytes of those batches.
     """
 
     frames_in: int
@@ -58,7 +58,7 @@ class Statistics(NamedTuple):
     parks: int
     wakeups_sent: int
     wakeups_received: int
-    arrays_held: int
-    bytes_held: int
     disconnects: int
     frames_lost: int
+    arrays_held: int
+    bytes_held: int

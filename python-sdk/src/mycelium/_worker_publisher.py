@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from ._publisher import Publisher
 
 if TYPE_CHECKING:
+    from ._aio_publisher import AsyncPublisher, AsyncReservation
     from ._publisher import Reservation
-    from .aio import AsyncPublisher, AsyncReservation
 
 __all__ = ["AsyncWorkerPublisher", "WorkerPublisher"]
 

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._batch import Batch
-from ._core import _GOODBYE_NS, _LOOK_MS, READY, ChannelCore
+from ._core import _GOODBYE_NS, READY, ChannelCore
 from ._doorbell import deadline_after
 from ._message import STALE
+from ._outbox import LOOK_MS
 from ._publisher import Publisher
 from ._statistics import Statistics
 from ._waits import Steps, drive, parted
@@ -275,7 +276,7 @@ class Channel(ChannelCore):
             if left == READY:
                 return
             if not self._may_sleep():
-                time.sleep(_LOOK_MS / 1e3)  # another thread waits for room, and took the doorbell
+                time.sleep(LOOK_MS / 1e3)  # another thread waits for room, and took the doorbell
                 continue
             parked_at = time.monotonic_ns()
             try:
