@@ -15,11 +15,13 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::listen::{ListenError, Listening, Peer};
+use crate::notify::Notifier;
 use crate::shutdown::{Shutdown, Step, Summary};
 use crate::supervisor::guard::Guard;
 use crate::worker::{Action, Input};
 
 mod event;
+mod health;
 mod links;
 mod reload;
 mod retire;
@@ -93,6 +95,13 @@ pub struct ControlPlane<L> {
     events: mpsc::UnboundedReceiver<Event>,
     handle: ControlHandle,
     guard: Option<Guard>,
+    notifier: Notifier,
+    /// When the next sign of life is due.
+    health_at: Option<Instant>,
+    /// A round of the data plane has been asked for, and its answer has not come.
+    health_asked: bool,
+    /// The service manager knows that the bridge is ready.
+    is_ready: bool,
 }
 
 impl<L: Links> ControlPlane<L> {
@@ -108,6 +117,11 @@ impl<L: Links> ControlPlane<L> {
             .then(Signals::install)
             .transpose()
             .map_err(system("install the signal handlers"))?;
+        // What the manager of a host's process is told is the host's business.
+        let notifier = match options.handle_signals {
+            true => Notifier::from_environment(),
+            false => Notifier::default(),
+        };
         let endpoints = config.listen.iter().map(Listening::bind);
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
         let workers = config
@@ -136,6 +150,10 @@ impl<L: Links> ControlPlane<L> {
             config: config.clone(),
             reading: Reading::default(),
             guard: None,
+            notifier,
+            health_at: None,
+            health_asked: false,
+            is_ready: false,
         };
         plane.publish_status();
         Ok(plane)
@@ -157,9 +175,11 @@ impl<L: Links> ControlPlane<L> {
     pub async fn run(mut self) -> Summary {
         self.links.begin(self.handle());
         self.start_due();
+        self.check_health();
         self.end_if_idle();
         loop {
             self.publish_status();
+            self.tell_status();
             let event = self.next_event().await;
             if self.handle_event(event) {
                 break;
@@ -190,6 +210,7 @@ impl<L: Links> ControlPlane<L> {
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
             () = sleep_until(retirement.map(|(at, _)| at)) => Event::RetirementDue { worker: retirement.map_or(0, |(_, w)| w) },
+            () = sleep_until(self.health_at) => Event::HealthDue,
             () = sleep_until(look.map(|(at, _)| at)) => Event::LookDue { worker: look.map_or(0, |(_, w)| w) },
             event = accept(&self.endpoints, &mut self.first_endpoint, self.accept_after) => event,
         }
@@ -272,6 +293,14 @@ impl<L: Links> ControlPlane<L> {
                 self.clients = count;
                 self.shutdown.advance(self.remaining(), now)
             }
+            Event::HealthDue => {
+                self.check_health();
+                Vec::new()
+            }
+            Event::DataPlaneRound => {
+                self.is_healthy(now);
+                Vec::new()
+            }
             Event::ReloadRequested => {
                 self.read_configuration();
                 Vec::new()
@@ -293,6 +322,7 @@ impl<L: Links> ControlPlane<L> {
         for step in steps {
             match step {
                 Step::StopAccepting => {
+                    self.notifier.stopping();
                     self.endpoints.clear();
                     for worker in 0..self.workers.len() {
                         let supervised = &mut self.workers[worker];

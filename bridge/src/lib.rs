@@ -16,6 +16,7 @@ pub mod link;
 pub mod listen;
 pub mod local;
 pub mod logging;
+mod notify;
 mod output;
 pub mod quarantine;
 pub mod reload;

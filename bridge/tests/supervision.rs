@@ -104,6 +104,8 @@ impl Links for Recorder {
         self.sockets.remove(&worker);
     }
 
+    fn ask_for_round(&self) {}
+
     fn progress(&self, _worker: usize) -> Option<Progress> {
         None
     }
@@ -160,6 +162,8 @@ impl Links for HeldSockets {
     fn ask_worker_to_end(&mut self, worker: usize, _deadline: Duration, _reason: &str) {
         drop(self.0.remove(worker));
     }
+
+    fn ask_for_round(&self) {}
 
     fn progress(&self, _worker: usize) -> Option<Progress> {
         None

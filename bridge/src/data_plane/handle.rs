@@ -275,6 +275,11 @@ impl DataPlaneHandle {
         let _ = self.send(Command::Drain { link, done });
     }
 
+    /// Waits until the data plane has gone through a round.
+    pub(crate) async fn round(&self) -> Result<(), Stopped> {
+        self.ask(|done| Command::Counters { done }).await.map(drop)
+    }
+
     /// What was counted so far, once the data plane gets to it. For threads without a runtime.
     ///
     /// # Errors

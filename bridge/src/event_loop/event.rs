@@ -75,6 +75,10 @@ pub enum Event {
         /// How many there are now.
         count: usize,
     },
+    /// It is time to look whether the data plane runs.
+    HealthDue,
+    /// The data plane has answered, so it runs.
+    DataPlaneRound,
     /// The configuration is to be read again.
     ReloadRequested,
     /// The configuration has been read again.
@@ -139,6 +143,11 @@ impl ControlHandle {
     /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
     pub fn clients_attached(&self, count: usize) {
         self.send(Event::ClientsAttached { count });
+    }
+
+    /// The data plane has gone through a round since [`Links::ask_for_round`](super::Links::ask_for_round).
+    pub fn data_plane_round(&self) {
+        self.send(Event::DataPlaneRound);
     }
 
     /// Has the configuration read again; what it changes is carried out, as far as a running bridge can.

@@ -36,6 +36,7 @@ impl<L: Links> ControlPlane<L> {
         self.reading = Reading::Busy;
         let path = self.config.path.clone();
         tracing::info!(path = %path.display(), "reloading the configuration");
+        self.notifier.reloading();
         let handle = self.handle.clone();
         tokio::task::spawn_blocking(move || {
             handle.send(Event::ConfigurationRead {
@@ -53,6 +54,9 @@ impl<L: Links> ControlPlane<L> {
         if reading == Reading::BusyAndStale {
             self.read_configuration();
             return;
+        }
+        if self.is_ready {
+            self.notifier.ready();
         }
         let refused = |hints: Vec<(String, String)>| {
             for (error, hint) in hints {

@@ -75,10 +75,14 @@ impl Supervised {
         self.look_at = timeout.map(|timeout| now + StallWatch::interval(timeout));
     }
 
+    pub(super) fn phase(&self) -> WorkerPhase {
+        WorkerPhase::of(self.machine.state(), self.machine.is_ready())
+    }
+
     fn status(&self) -> WorkerStatus {
         WorkerStatus {
             name: self.config.name.clone(),
-            phase: WorkerPhase::of(self.machine.state(), self.machine.is_ready()),
+            phase: self.phase(),
             pid: self.pid,
             starts: self.machine.incarnation(),
             stalls: self.stalls,

@@ -316,6 +316,18 @@ impl Links for LinkLayer {
         });
     }
 
+    fn ask_for_round(&self) {
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            // Without an answer nobody is told that the bridge is well.
+            if shared.plane.round().await.is_ok()
+                && let Some(control) = shared.control()
+            {
+                control.data_plane_round();
+            }
+        });
+    }
+
     fn progress(&self, worker: usize) -> Option<Progress> {
         let WorkerLink { link, memory, .. } = self.workers.get(&worker)?;
         let state = self.shared.lock();
