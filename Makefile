@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python leaks clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
