@@ -22,7 +22,8 @@ TOPIC = 1001
 
 def ring_memory(start: int = 0) -> RingMemory:
     """A ring in a bytearray whose ends both stand at this position."""
-    memory = RingMemory(Views(bytearray(layout.RING_CONTROL_LEN + CAPACITY)), 0, BASE, CAPACITY)
+    buffer = bytearray(layout.RING_CONTROL_LEN + CAPACITY)
+    memory = RingMemory(Views(buffer), Views(buffer, readonly=True), 0, BASE, CAPACITY)
     memory.views.u64[layout.RING_HEAD_OFFSET // 8] = start
     memory.views.u64[layout.RING_TAIL_OFFSET // 8] = start
     return memory

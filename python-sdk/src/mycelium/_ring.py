@@ -85,8 +85,8 @@ class Consumer:
     """Reads records. The caller reads ``words[word]``, hands out the record, and moves on with :meth:`cross`.
 
     Attributes:
-        views: Windows over the whole mapping.
-        words: The same as 8-byte words.
+        views: Windows over the whole mapping that refuse to be written through.
+        words: The same as 8-byte words, for the words of the ring itself.
         word: Word of the next record's header. Everything before it has been handed out.
         limit: A record that ends below this word may be taken by ``consumer.word = next_word`` alone.
         frames: Records taken, as counted by the channel.
@@ -129,7 +129,7 @@ class Consumer:
         if head % 8 or head > _POSITION_MAX:
             raise SegmentCorrupt(field="head", value=head, legal=f"a multiple of 8 in 0..={_POSITION_MAX}")
         index = head & (ring.capacity - 1)
-        self.views = ring.views
+        self.views = ring.read_only
         self.words = words
         self.frames = 0
         self.word = ring.base + index // 8

@@ -44,12 +44,14 @@ class RingMemory(NamedTuple):
 
     Attributes:
         views: Windows over the whole mapping.
+        read_only: The same, for what is handed out: received messages cannot be changed.
         control: Word index of the control block.
         base: Word index of the first data word.
         capacity: Bytes of ring data, a power of two.
     """
 
     views: Views
+    read_only: Views
     control: int
     base: int
     capacity: int
@@ -61,13 +63,24 @@ class Segment:
     Use :meth:`open`; :meth:`close` unmaps.
     """
 
-    __slots__ = ("__weakref__", "_lock_fd", "_map", "_rings", "epoch", "schema_digest", "total_len", "views")
+    __slots__ = (
+        "__weakref__",
+        "_lock_fd",
+        "_map",
+        "_rings",
+        "epoch",
+        "read_only",
+        "schema_digest",
+        "total_len",
+        "views",
+    )
 
     def __init__(self, mapping: mmap.mmap, rings: tuple[tuple[int, int, int], ...]) -> None:
         self._map: mmap.mmap | None = mapping
         self._lock_fd = -1
         self._rings = rings
         self.views = Views(mapping)
+        self.read_only = Views(mapping, readonly=True)
         self.total_len = len(mapping)
         self.epoch: int = self.views.u64[layout.SEGMENT_EPOCH_OFFSET // 8]
         start = layout.SEGMENT_SCHEMA_DIGEST_OFFSET
@@ -132,12 +145,13 @@ class Segment:
     def ring(self, number: int) -> RingMemory:
         """Returns one of the two rings: ``RING_TO_PEER`` or ``RING_TO_BRIDGE``."""
         control, data, capacity = self._rings[number]
-        return RingMemory(self.views, control // 8, data // 8, capacity)
+        return RingMemory(self.views, self.read_only, control // 8, data // 8, capacity)
 
     def close(self) -> None:
         """Releases the views and unmaps; may be called again and never raises BufferError."""
         self._give_back()
         self.views.release()
+        self.read_only.release()
         mapping, self._map = self._map, None
         if mapping is None:
             return

@@ -46,6 +46,7 @@ class StreamConsumer:
         "_filled",
         "_hidden",
         "_largest",
+        "_memory",
         "_origin",
         "_outcome",
         "_scanned",
@@ -79,8 +80,9 @@ class StreamConsumer:
         self._window = max(ack_window, 8)
         self._send_ack = send_ack
         self._buffer = bytearray(max(buffer_len, record_len(len(rest)) + 4096) & ~7)
-        self.views = Views(self._buffer)
-        self.words = self.views.u64
+        self._memory = Views(self._buffer)
+        self.views = Views(self._buffer, readonly=True)
+        self.words = self._memory.u64
         self.word = self.end = self._scanned = 0
         self.frames = 0
         self.barrier: Callable[[], None] | None = None
@@ -93,7 +95,7 @@ class StreamConsumer:
         # released bytes of application records = origin + word * 8
         self._origin = 0
         self._acked = 0
-        self.views.raw[: len(rest)] = rest
+        self._memory.raw[: len(rest)] = rest
         self._outcome = [len(rest)] if rest else []
         self._set_limit()
         if rest:
@@ -156,7 +158,7 @@ class StreamConsumer:
         if not self._outcome:
             self._make_space(movable=movable)
             try:
-                with self.views.raw[self._filled : len(self._buffer) - 8] as space:
+                with self._memory.raw[self._filled : len(self._buffer) - 8] as space:
                     # The count is in the list even if a signal handler raises right behind the call.
                     self._outcome.extend(map(self._sock.recv_into, (space,)))
             except (BlockingIOError, InterruptedError):
@@ -179,7 +181,7 @@ class StreamConsumer:
         if self._hidden:
             words[self.word] = self._hidden
             self._hidden = 0
-        self.views.raw[self.end * 8 : self._filled] = self._tail
+        self._memory.raw[self.end * 8 : self._filled] = self._tail
         filled = self._filled + count
         end = filled >> 3
         self._filled = filled
@@ -196,17 +198,18 @@ class StreamConsumer:
             start = self.word * 8
             rest = bytes(self.views.raw[start : self._filled])
             scanned = max(self._scanned - self.word, 0)
-            buffer, views = self._buffer, self.views
+            buffer, memory, views = self._buffer, self._memory, self.views
             if any(pin.alive for pin in self._buffer_pins):
                 buffer = bytearray(length)
-                views = Views(buffer)
+                memory, views = Views(buffer), Views(buffer, readonly=True)
             # No call from here to the limit, as in _settle(). The partial word lies in _tail.
             self.words[self.word] = 0
             self._buffer = buffer
+            self._memory = memory
             self.views = views
-            self.words = views.u64
+            self.words = memory.u64
             self._buffer_pins = []
-            views.raw[: self._filled - start] = rest
+            memory.raw[: self._filled - start] = rest
             self.limit = -1
             self._filled -= start
             self._origin += start
@@ -221,11 +224,12 @@ class StreamConsumer:
         # user's hands keeps the old buffer alive; whoever still reads that one finds nothing more and comes back here.
         buffer = bytearray(length * 2)
         buffer[:length] = self.views.raw
-        views = Views(buffer)
+        memory, views = Views(buffer), Views(buffer, readonly=True)
         self.words[self.word] = 0
         self._buffer = buffer
+        self._memory = memory
         self.views = views
-        self.words = views.u64
+        self.words = memory.u64
         self._buffer_pins = []
 
     def detach_arrays(self) -> bool:
@@ -318,6 +322,7 @@ class StreamConsumer:
 
     def close(self) -> None:
         """Releases the views."""
+        self._memory.release()
         self.views.release()
 
 

@@ -305,7 +305,7 @@ class Router(LinkDouble):
             return sorted({header >> 32 & 0xFFFF for header, _ in self.backlog} - self._subscribed)
 
     def _all_handled(self) -> bool:
-        """Everything is acknowledged, or kept by nothing but arrays: a peer that sleeps for more has seen all there is."""
+        """Everything is acknowledged, or only arrays keep it: a peer that sleeps for more has seen what there is."""
         self._forget_acknowledged()
         return self.attached is not None and not self.backlog and (not self._flying or self.peer_sleeps)
 
