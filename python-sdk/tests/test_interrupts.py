@@ -77,13 +77,18 @@ signal.signal(signal.SIGALRM, handler)
 with mycelium.connect(spin_us={spin_us}) as channel:
     signals = channel.publisher(Signal)
     producer = channel._link.producer
+    # A function, as CPython 3.13 does not find the handler in the frame of a loop whose jump back is interrupted.
+    def work():
+        global armed
+        armed = {raises}
+        while producer.frames < COUNT:
+            number = producer.frames + 1
+            {send}
+
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
     while producer.frames < COUNT:
         try:
-            armed = {raises}
-            while producer.frames < COUNT:
-                number = producer.frames + 1
-                {send}
+            work()
         except Storm:
             pass
         armed = False
@@ -94,7 +99,7 @@ with mycelium.connect(spin_us={spin_us}) as channel:
 
 SEND = "signals.send(Signal(worker='w', quote_sequence=number, price=number / 8, side=Side.HOLD))"
 RESERVE = """with signals.reserve() as signal_:
-                    signal_.set(worker="w", quote_sequence=number, price=number / 8, side=Side.HOLD)"""
+                signal_.set(worker="w", quote_sequence=number, price=number / 8, side=Side.HOLD)"""
 
 ECHO = """
 import signal
@@ -120,17 +125,22 @@ with mycelium.connect(spin_us=0) as channel:
     signals = channel.publisher(Signal)
     signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
     last = 0
+
+    def work():
+        global armed, last
+        armed = {raises}
+        for quote in channel:
+            armed = False
+            assert quote.volume == float(quote.sequence) and quote.sequence > last, (quote, last)
+            last = quote.sequence
+            signals.send(Signal(worker="w", quote_sequence=last, side=Side.HOLD))
+            if last >= {count}:
+                break
+            armed = {raises}
+
     while last < {count}:
         try:
-            armed = {raises}
-            for quote in channel:
-                armed = False
-                assert quote.volume == float(quote.sequence) and quote.sequence > last, (quote, last)
-                last = quote.sequence
-                signals.send(Signal(worker="w", quote_sequence=last, side=Side.HOLD))
-                if last >= {count}:
-                    break
-                armed = {raises}
+            work()
         except Storm:
             pass
         armed = False

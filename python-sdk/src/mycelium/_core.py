@@ -137,6 +137,8 @@ class ChannelCore(Outbox):
         self._current = None
         self._shutdown = self._shutdown_at = self._failure = None
         self._replies.clear()
+        successor.producer.shut = True  # until everything is restored
+        successor.producer.limit = -1
         for publisher in list(self._publishers):
             publisher._go_over(successor.producer, successor.max_payload)
 

@@ -154,6 +154,7 @@ class Recovery:
                 self.final = error
                 raise
         channel._down = False
+        channel._link.producer.abandon()
         down = (time.monotonic_ns() - began) / 1e9
         _log.warning("link is back: link=%s attempts=%d down_s=%.3f", channel.name, backoff.attempts, down)
         channel._tell(Reconnected(backoff.attempts, down, channel.transport))

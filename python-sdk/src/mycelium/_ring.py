@@ -507,19 +507,20 @@ class Producer:
     def commit(self, word: int, next_word: int, header: int, frames: int = 1) -> None:
         """Makes the record from ``word`` to ``next_word`` visible, and notifies the consumer if it sleeps."""
         words = self.words
-        self.limit = COMMITTING
-        self._before = self.word, self.bias, self.frames
         wraps = next_word == self._end
-        words[self._base if wraps else next_word] = 0
+        start = self._base if wraps else next_word
+        bias = self.bias + self._capacity if wraps else self.bias
+        self._before = self.word, self.bias, self.frames
+        self.limit = COMMITTING
+        words[start] = 0
         if self._barrier is not None:
             self._barrier()
+        # From the commit to the count there is no call and no jump: what is committed is counted.
         words[word] = header
-        if wraps:
-            self.bias += self._capacity
-            next_word = self._base
-        self.word = next_word
+        self.bias = bias
+        self.word = start
         self.frames += frames
-        words[self.tail_word] = self.bias + next_word * 8
+        words[self.tail_word] = bias + start * 8
         self._before = None
         self.reopen()
         # No call but the bell's, which is one of C: nothing comes between clearing the flag and ringing.
