@@ -190,3 +190,34 @@ def test_a_fork_inside_of_a_loop_ends_the_loop_of_the_child_with_the_error(bridg
             if child:
                 os._exit(9)
         assert seen == [1, 2, 3]
+
+
+class Interrupt(Exception):
+    """What a signal handler raises."""
+
+
+def test_what_came_before_an_interrupt_is_found_without_another_wakeup(
+    make_bridge: MakeBridge, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = make_bridge(transport=transport)
+    with bridge.connect() as channel:
+        bridge.send_control(control.Shutdown(deadline_ms=60_000, reason="maintenance"))
+        if transport == "socket":
+            bridge.send(quote(1))
+        link = channel._link
+        place, name = (link._decoder, "feed_all") if transport == "shm" else (link.consumer, "_settle")
+
+        def interrupted(*_: object) -> None:
+            raise Interrupt
+
+        # The bytes have left the socket, and nobody has looked at them.
+        with monkeypatch.context() as patch:
+            patch.setattr(type(place), name, interrupted)
+            with pytest.raises(Interrupt):
+                while True:
+                    link.receive_control(ahead=False)
+        assert link.unhandled
+        if transport == "socket":
+            assert channel.recv().sequence == 1
+        with pytest.raises(mycelium.ChannelClosed):
+            channel.recv()

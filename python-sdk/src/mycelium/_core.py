@@ -321,7 +321,7 @@ class ChannelCore(Outbox):
             TimeoutError, ChannelClosed, PeerLost, LinkFailed: There will be nothing, or not in time.
         """
         left = self._left_ms(deadline)
-        if self._ended() or left == 0:
+        if self._ended() or left == 0 or self._link.unhandled:
             self._handle_control(ahead=False)
         if self._events:
             self._deliver()

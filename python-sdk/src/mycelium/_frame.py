@@ -88,6 +88,11 @@ class FrameDecoder:
         decoder.feed(self.take_rest())
         return decoder
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are bytes that are not cut into frames yet."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds received bytes."""
         self._buffer += data

@@ -65,6 +65,11 @@ class Link(abc.ABC):
         """Doorbell rings sent."""
         return 0
 
+    @property
+    def unhandled(self) -> bool:
+        """Whether something came that an exception kept from being looked at; no descriptor tells of it any more."""
+        return bool(self.control)
+
     def left_behind(self) -> tuple[int, int]:
         """Frames that are known to be unsent and unread when the link is lost; what the socket had is not known."""
         return 0, 0
@@ -212,6 +217,10 @@ class ShmLink(Link):
         self._poller.register(own.fileno(), select.POLLIN)
         self._poller.register(sock, select.POLLIN)
 
+    @property
+    def unhandled(self) -> bool:
+        return bool(self.control or self._received or self._decoder.unfinished)
+
     def left_behind(self) -> tuple[int, int]:
         return self.producer.untaken(), self.consumer.unread()
 
@@ -350,6 +359,10 @@ class StreamLink(Link):
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    @property
+    def unhandled(self) -> bool:
+        return bool(self.control) or self.consumer.unsettled
 
     def _acknowledge_up_to(self, word: int) -> None:
         ack = self.consumer.take_ack(word)

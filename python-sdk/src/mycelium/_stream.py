@@ -111,6 +111,11 @@ class StreamConsumer:
         """Whether a frame, complete or not, starts at :attr:`word` and has not been found incomplete."""
         return self.word < self.end and bool(self.words[self.word])
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether bytes came that are not taken into account, because a signal handler raised behind the call."""
+        return bool(self._outcome) and not self.eof
+
     def released(self, word: int) -> int:
         """Bytes of application records before ``word``, which is :attr:`word` or the record in hand."""
         return self._origin + word * 8
