@@ -15,7 +15,7 @@ use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
 use crate::event_loop::{
     ControlOptions, ControlPlane, ControlThread, ReloadCounters, StartError, WorkerStatus,
 };
-use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry};
+use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry, UplinkStatus};
 use crate::local::LocalChannel;
 use crate::routes::{KeyPart, Topic};
 use crate::shutdown::Summary;
@@ -174,6 +174,12 @@ impl Bridge {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.registry.links()
+    }
+
+    /// What is known of the uplinks, in the order of the configuration.
+    #[must_use]
+    pub fn uplinks(&self) -> Vec<UplinkStatus> {
+        self.registry.uplinks()
     }
 
     /// Has the configuration file read again; see
@@ -340,12 +346,7 @@ fn topics(config: &Config) -> Vec<Topic> {
         topic_id: message.topic_id,
         message: message.name.clone(),
         payload_len: message.wire_len.unwrap_or(0)..=message.max_size,
-        encoding: match message.encoding {
-            Written::Contract => Encoding::Contract,
-            Written::MsgPack => Encoding::MsgPack,
-            Written::Json => Encoding::Json,
-            Written::Raw => Encoding::Raw,
-        },
+        encoding: encoding(message),
         delivery: config
             .delivery
             .get(&message.name)
@@ -354,6 +355,16 @@ fn topics(config: &Config) -> Vec<Topic> {
         key: key(message),
     };
     config.contracts.messages().map(topic).collect()
+}
+
+/// How the payloads of a message are written, as frames say it.
+pub(crate) fn encoding(message: &mycelium_contracts::Message) -> Encoding {
+    match message.encoding {
+        Written::Contract => Encoding::Contract,
+        Written::MsgPack => Encoding::MsgPack,
+        Written::Json => Encoding::Json,
+        Written::Raw => Encoding::Raw,
+    }
 }
 
 /// Where the key of a message lies; nowhere if its layout is not fixed.

@@ -112,10 +112,14 @@ fn check(path: &Path, running: Option<&Path>) -> ExitCode {
     } else {
         listen.join(" ")
     };
+    let uplinks = config.uplinks.iter();
+    let uplinks: String = uplinks
+        .map(|uplink| format!(", {}={}", uplink.name, uplink.address))
+        .collect();
     // A reader that has closed the pipe has seen enough; the exit code tells the rest.
     let _ = writeln!(
         io::stdout(),
-        "ok: {workers} worker{}, contracts={contracts} ({} messages), listen={listen}",
+        "ok: {workers} worker{}, contracts={contracts} ({} messages), listen={listen}{uplinks}",
         if workers == 1 { "" } else { "s" },
         config.contracts.messages().len(),
     );

@@ -21,10 +21,13 @@ mod problem;
 mod process;
 mod read;
 mod section;
+mod uplink;
 mod watch;
 
 pub use problem::{ConfigError, Problem};
 pub use process::{Limit, ProcessConfig};
+pub(crate) use uplink::MAX_PAYLOAD as UPLINK_PAYLOAD_MAX;
+pub use uplink::UplinkConfig;
 pub use watch::{Readiness, WatchConfig};
 
 use problem::Problems;
@@ -48,6 +51,8 @@ pub struct Config {
     pub listen: Vec<ListenConfig>,
     /// The `[[worker]]` tables in the order of the file; names are unique.
     pub workers: Vec<WorkerConfig>,
+    /// The buses of Mycelium that the bridge joins: `[uplink]` or the `[[uplink]]` tables.
+    pub uplinks: Vec<UplinkConfig>,
     /// The application contracts that `bridge.contracts` names.
     pub contracts: Arc<mycelium_contracts::Contracts>,
     /// The `[delivery]` table: policies of subscriptions, by message, where they are not those of the contracts.
@@ -259,6 +264,7 @@ impl Config {
                 bridge: checked.bridge,
                 listen: checked.listen,
                 workers: checked.workers,
+                uplinks: checked.uplinks,
                 delivery: checked.delivery,
                 contracts: checked.contracts,
             }),

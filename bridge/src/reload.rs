@@ -124,6 +124,7 @@ impl Plan {
         let same_refusals = old.on_mismatch == bridge.on_mismatch;
         compare(same_refusals, "[contracts] on_mismatch", false);
         compare(running.delivery == new.delivery, "[delivery]", false);
+        compare(running.uplinks == new.uplinks, "[uplink]", false);
     }
 
     /// Whether the new configuration says the same as the one before.
@@ -150,6 +151,7 @@ impl Plan {
             },
             contracts: Arc::clone(&running.contracts),
             delivery: running.delivery.clone(),
+            uplinks: running.uplinks.clone(),
             ..new
         }
     }

@@ -291,11 +291,11 @@ impl Worker {
 
 /// SplitMix64: spreads restarts; nothing secret depends on it.
 #[derive(Debug, Clone, Copy)]
-struct Jitter(u64);
+pub(crate) struct Jitter(pub(crate) u64);
 
 impl Jitter {
     /// Between a half of `delay` and all of it.
-    fn shorten(&mut self, delay: Duration) -> Duration {
+    pub(crate) fn shorten(&mut self, delay: Duration) -> Duration {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

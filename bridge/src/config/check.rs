@@ -18,6 +18,7 @@ use super::endpoint;
 use super::problem::Problems;
 use super::read::{Bridge, File, Memory, Worker};
 use super::section::At;
+use super::uplink::{self, UplinkConfig};
 use super::{
     BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, Subscription,
     TransportMode, WorkerConfig,
@@ -48,6 +49,7 @@ pub(super) struct Checked {
     pub(super) bridge: BridgeConfig,
     pub(super) listen: Vec<ListenConfig>,
     pub(super) workers: Vec<WorkerConfig>,
+    pub(super) uplinks: Vec<UplinkConfig>,
     pub(super) delivery: BTreeMap<String, Delivery>,
     pub(super) contracts: Arc<Contracts>,
 }
@@ -76,6 +78,17 @@ pub(super) fn file(
     let delivery = contracts
         .as_ref()
         .map(|contracts| delivery::check_policies(written.delivery, contracts, problems));
+    let names: Vec<_> = order.iter().filter_map(|(name, _)| *name).collect();
+    let uplinks = contracts.as_ref().map(|contracts| {
+        uplink::check(
+            written.uplinks,
+            &bridge,
+            contracts,
+            &names,
+            directory,
+            problems,
+        )
+    });
     let mut workers = Vec::new();
     for item in written.workers {
         if let Some(contracts) = &contracts {
@@ -87,6 +100,7 @@ pub(super) fn file(
         bridge,
         listen,
         workers: workers.into_iter().collect::<Option<_>>()?,
+        uplinks: uplinks.unwrap_or_default(),
         delivery: delivery.unwrap_or_default(),
         contracts: contracts?,
     })

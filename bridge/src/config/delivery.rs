@@ -10,7 +10,7 @@ use super::problem::{Problems, did_you_mean};
 use super::section::{At, Section};
 use super::{Subscription, WORKER_NAME_MAX};
 
-const POLICIES: [(&str, Delivery); 4] = [
+pub(super) const POLICIES: [(&str, Delivery); 4] = [
     ("block", Delivery::Block),
     ("drop_newest", Delivery::DropNewest),
     ("drop_oldest", Delivery::DropOldest),

@@ -11,6 +11,7 @@ use super::delivery::{Written, policies, subscriptions};
 use super::endpoint::{self, Endpoint, PENDING_HANDSHAKES_MAX};
 use super::problem::Problems;
 use super::section::{At, Section, integer};
+use super::uplink::{self, Uplink};
 use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
 use super::{process, watch};
 use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
@@ -47,6 +48,7 @@ pub(super) struct File {
     pub(super) on_mismatch: Option<OnMismatch>,
     pub(super) listen: Vec<Endpoint>,
     pub(super) workers: Vec<Worker>,
+    pub(super) uplinks: Vec<Uplink>,
     /// Policies by message.
     pub(super) delivery: BTreeMap<String, At<Delivery>>,
 }
@@ -133,6 +135,7 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
         None => {}
     }
     file.listen = endpoint::read(&mut top, problems);
+    file.uplinks = uplink::read(&mut top, problems);
     if let Some((span, value)) = top.take("delivery") {
         file.delivery = policies(value, &span, problems);
     }
@@ -212,7 +215,7 @@ fn worker(
     let name = section.string("name", problems);
     if let Some(name) = &name {
         section.set_label(format!("worker '{}'", name.value.escape_debug()));
-        check_name(name, problems);
+        check_name("worker", name, problems);
     }
     for (key, example) in [
         ("name", "name = \"momentum\""),
@@ -263,14 +266,14 @@ fn worker(
     worker
 }
 
-fn check_name(name: &At<String>, problems: &mut Problems<'_>) {
+pub(super) fn check_name(what: &str, name: &At<String>, problems: &mut Problems<'_>) {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if name.value.is_empty() || name.value.len() > WORKER_NAME_MAX || !name.value.bytes().all(legal)
     {
         problems.add(
             &name.span,
             format!(
-                "worker name is not legal: value='{}', length={} bytes, legal=1..={WORKER_NAME_MAX} of A-Z a-z 0-9 _ . -",
+                "{what} name is not legal: value='{}', length={} bytes, legal=1..={WORKER_NAME_MAX} of A-Z a-z 0-9 _ . -",
                 name.value.escape_debug(),
                 name.value.len()
             ),
@@ -329,7 +332,7 @@ fn settings(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Map<S
 }
 
 /// The capacity and the place to point at, which is that of the table where the key is absent.
-fn capacity(
+pub(super) fn capacity(
     key: &'static str,
     section: &mut Section<'_, '_>,
     problems: &mut Problems<'_>,

@@ -5,6 +5,7 @@ use shm_transport::segment::{Backing, MemoryOptions};
 use super::*;
 
 mod delivery;
+mod uplink;
 mod workers;
 
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");

@@ -353,6 +353,7 @@ impl<L: Links> ControlPlane<L> {
         if all_ended
             && self.options.end_with_workers
             && self.endpoints.is_empty()
+            && self.config.uplinks.is_empty()
             && self.reading == Reading::Idle
             && !self.shutdown.has_begun()
         {

@@ -13,7 +13,7 @@ use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::default_spin_us;
 use tokio::io::Interest;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{self, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
@@ -22,6 +22,7 @@ use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::{Notice, mismatch, watch};
+use super::uplink;
 use super::worker_link::{
     WorkerLink, changed_topics, create_link, delivery_terms, has_same_rings, topics,
 };
@@ -45,6 +46,10 @@ pub struct LinkLayer {
     workers: HashMap<usize, WorkerLink>,
     router_events: Option<mpsc::UnboundedReceiver<RouterEvent>>,
     sessions: HashMap<usize, JoinHandle<()>>,
+    /// Uplinks that do not run yet.
+    uplinks: Vec<uplink::Prepared>,
+    /// Tells uplinks by when the bridge wants to have stopped.
+    ending: sync::watch::Sender<Option<Instant>>,
 }
 
 impl LinkLayer {
@@ -73,6 +78,9 @@ impl LinkLayer {
         for (index, worker) in config.workers.iter().enumerate() {
             workers.insert(index, create_link(&shared, worker)?);
         }
+        let uplinks = config.uplinks.iter();
+        let uplinks = uplinks.map(|config| uplink::prepare(&shared, config));
+        let uplinks = uplinks.collect::<Result<_, _>>()?;
         let registry = Registry {
             shared: Arc::clone(&shared),
         };
@@ -83,6 +91,8 @@ impl LinkLayer {
                 workers,
                 router_events,
                 sessions: HashMap::new(),
+                uplinks,
+                ending: sync::watch::Sender::new(None),
             },
             registry,
         ))
@@ -158,6 +168,10 @@ impl Links for LinkLayer {
                     on_router_event(&shared, event);
                 }
             });
+        }
+        for uplink in self.uplinks.drain(..) {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(uplink::run(shared, uplink, self.ending.subscribe()));
         }
     }
 
@@ -357,6 +371,7 @@ impl Links for LinkLayer {
         self.shared.lock().stopping = true;
         let (shared, reason) = (Arc::clone(&self.shared), reason.to_owned());
         let end = Instant::now() + deadline;
+        self.ending.send_replace(Some(end));
         tokio::spawn(async move {
             // What was published before goes ahead of the word, unless a peer that reads nothing holds it up.
             let _ = tokio::time::timeout(deadline / 2, shared.plane.settle()).await;

@@ -13,6 +13,7 @@ mod quarantine;
 mod registry;
 mod serve;
 mod session;
+mod uplink;
 mod wire;
 mod worker_link;
 
@@ -22,3 +23,4 @@ pub use memory::LinkSetupError;
 pub(crate) use missed::Missed;
 pub use registry::{LinkStatus, NameTaken, Registry};
 pub(crate) use serve::local_fencing;
+pub use uplink::{UplinkState, UplinkStatus};

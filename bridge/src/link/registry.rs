@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::contracts::Verdict;
 use super::missed::Missed;
 use super::session::Notice;
+use super::uplink::{Board, UplinkStatus};
 use crate::config::BridgeConfig;
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::ControlHandle;
@@ -77,6 +78,13 @@ impl Registry {
         links
     }
 
+    /// What is known of the uplinks, in the order of the configuration.
+    #[must_use]
+    pub fn uplinks(&self) -> Vec<UplinkStatus> {
+        let state = self.shared.lock();
+        state.uplinks.iter().map(|board| board.status()).collect()
+    }
+
     /// How an actor of this process gets its frames, unless it says so itself.
     pub(crate) fn local_terms(&self, name: &str) -> DeliveryTerms {
         self.shared.client_terms(name)
@@ -139,6 +147,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) links: HashMap<LinkId, Entry>,
     pub(super) clients: usize,
+    pub(super) uplinks: Vec<Arc<Board>>,
     pub(super) control: Option<ControlHandle>,
     pub(super) stopping: bool,
 }
@@ -215,6 +224,12 @@ impl Shared {
         };
         state.links.insert(link, Entry::new(status));
         Ok(())
+    }
+
+    /// Whether a worker's process or a client is there that may publish.
+    pub(super) fn has_peers(&self) -> bool {
+        let state = self.lock();
+        state.links.values().any(|entry| entry.notices.is_some())
     }
 
     pub(super) fn control(&self) -> Option<ControlHandle> {

@@ -360,7 +360,7 @@ async fn serve_named_client(
     served
 }
 
-fn count_clients(shared: &Shared, change: isize) -> bool {
+pub(super) fn count_clients(shared: &Shared, change: isize) -> bool {
     let (count, control) = {
         let mut state = shared.lock();
         state.clients = state.clients.saturating_add_signed(change);

@@ -1,0 +1,92 @@
+//! What is known of an uplink, for other threads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::UplinkConfig;
+
+/// Where an uplink stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UplinkState {
+    /// There is no connection; it is tried again and again.
+    #[default]
+    Disconnected,
+    /// There is a connection. Whether the bus has accepted the handshake shows only in that it stays.
+    Connected,
+    /// The bridge is stopping, and what there was is sent.
+    Ended,
+}
+
+/// What is known of one uplink. Numbers count since the start of the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkStatus {
+    /// Its name, and that of its link.
+    pub name: String,
+    /// Where the bus listens.
+    pub address: String,
+    /// Where it stands.
+    pub state: UplinkState,
+    /// Connections that were made.
+    pub connections: u64,
+    /// Why the last attempt or connection ended.
+    pub last_error: Option<String>,
+    /// Frames from the bus that were published.
+    pub imported: u64,
+    /// Frames that were handed to a connection whole. The format has no acknowledgement: whether the bus read them is
+    /// not known.
+    pub exported: u64,
+    /// Frames from the bus of types that are not imported.
+    pub ignored: u64,
+    /// Frames from the bus whose payload has not the size of the contract; dropped.
+    pub wrong_size: u64,
+    /// Frames for the bus over `max_payload`; dropped.
+    pub too_large: u64,
+}
+
+/// The live form of [`UplinkStatus`].
+#[derive(Debug, Default)]
+pub(in crate::link) struct Board {
+    name: String,
+    address: String,
+    text: Mutex<(UplinkState, Option<String>)>,
+    pub(super) connections: AtomicU64,
+    pub(super) imported: AtomicU64,
+    pub(super) exported: AtomicU64,
+    pub(super) ignored: AtomicU64,
+    pub(super) wrong_size: AtomicU64,
+    pub(super) too_large: AtomicU64,
+}
+
+impl Board {
+    pub(in crate::link) fn new(config: &UplinkConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            address: config.address.to_string(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn set(&self, state: UplinkState, error: Option<String>) {
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.0 = state;
+        if error.is_some() {
+            text.1 = error;
+        }
+    }
+
+    pub(in crate::link) fn status(&self) -> UplinkStatus {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        UplinkStatus {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            state: text.0,
+            connections: self.connections.load(Relaxed),
+            last_error: text.1.clone(),
+            imported: self.imported.load(Relaxed),
+            exported: self.exported.load(Relaxed),
+            ignored: self.ignored.load(Relaxed),
+            wrong_size: self.wrong_size.load(Relaxed),
+            too_large: self.too_large.load(Relaxed),
+        }
+    }
+}
