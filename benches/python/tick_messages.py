@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar, Final
 
-from mycelium._message import CANNOT_PACK, DynamicMessage, Field, Message, rejected
+from mycelium._message import CANNOT_PACK, DynamicMessage, Field, Message, empty_room, make_room, rejected
 from mycelium._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("a9b2eee2335899aab898b266b499a950a62604cd49d1ad22d08f94ef2375ecb3")
@@ -17,7 +17,8 @@ SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
 
 
-_PACK_TICK: Final = struct.Struct("<QQdd").pack
+_LAYOUT_TICK: Final = struct.Struct("<QQdd")
+_ROOM_TICK: Final = empty_room()
 
 
 class Tick(Message):
@@ -52,8 +53,8 @@ class Tick(Message):
         ask: float = 0.0,
     ) -> None:
         try:
-            data = _PACK_TICK(sequence, timestamp_ns, bid, ask)
-            self._take(data)
+            self._views, self._word, raw, start = (_ROOM_TICK or make_room(_ROOM_TICK, 32)).pop()
+            _LAYOUT_TICK.pack_into(raw, start, sequence, timestamp_ns, bid, ask)
             return
         except CANNOT_PACK:
             pass
@@ -74,7 +75,7 @@ class Tick(Message):
         """Sets the fields that are given, each checked as by its property; the others keep their values."""
         if sequence is not None and timestamp_ns is not None and bid is not None and ask is not None:
             try:
-                data = _PACK_TICK(sequence, timestamp_ns, bid, ask)
+                data = _LAYOUT_TICK.pack(sequence, timestamp_ns, bid, ask)
                 self._put(data)
                 return
             except CANNOT_PACK:

@@ -15,7 +15,7 @@ import pytest
 
 from mycelium import _control as control
 from mycelium import messages
-from mycelium._message import STALE, Message, Views
+from mycelium._message import STALE, Message, Views, make_room
 from mycelium.exceptions import MessageError, StaleMessageError
 from mycelium.messages import Quote, Side, Signal
 
@@ -342,4 +342,4 @@ def test_messages_of_several_threads_share_no_bytes() -> None:
 def test_a_message_larger_than_a_shared_buffer_has_one_for_itself() -> None:
     offers = [control.Hello(name=name) for name in ("first", "second")]
     assert [it.name for it in offers] == ["first", "second"]
-    assert control.Hello._make_room(4096)[0].raw.nbytes == 8 + 4096
+    assert [raw.nbytes for _, _, raw, _ in make_room([], 4096)] == [8 + 4096]

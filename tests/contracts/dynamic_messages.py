@@ -8,7 +8,17 @@ from __future__ import annotations
 import struct
 from typing import ClassVar, Final
 
-from mycelium._message import CANNOT_PACK, DynamicMessage, Field, Message, read_text, rejected, write_text
+from mycelium._message import (
+    CANNOT_PACK,
+    DynamicMessage,
+    Field,
+    Message,
+    empty_room,
+    make_room,
+    read_text,
+    rejected,
+    write_text,
+)
 from mycelium._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("ff1d0d75ba186bd68c5e5e31f18250a4bdd9e4dc6ca103698d70cb39eae8cb5b")
@@ -17,7 +27,8 @@ SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
 
 
-_PACK_FIXED_QUOTE: Final = struct.Struct("<H6x16sQQddd").pack
+_LAYOUT_FIXED_QUOTE: Final = struct.Struct("<H6x16sQQddd")
+_ROOM_FIXED_QUOTE: Final = empty_room()
 
 
 class FixedQuote(Message):
@@ -58,8 +69,10 @@ class FixedQuote(Message):
         try:
             symbol_utf8 = symbol.encode()
             if len(symbol_utf8) <= 16:
-                data = _PACK_FIXED_QUOTE(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_FIXED_QUOTE or make_room(_ROOM_FIXED_QUOTE, 64)).pop()
+                _LAYOUT_FIXED_QUOTE.pack_into(
+                    raw, start, len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume
+                )
                 return
         except CANNOT_PACK:
             pass
@@ -93,7 +106,9 @@ class FixedQuote(Message):
             try:
                 symbol_utf8 = symbol.encode()
                 if len(symbol_utf8) <= 16:
-                    data = _PACK_FIXED_QUOTE(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
+                    data = _LAYOUT_FIXED_QUOTE.pack(
+                        len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume
+                    )
                     self._put(data)
                     return
             except CANNOT_PACK:

@@ -8,7 +8,17 @@ from __future__ import annotations
 import struct
 from typing import ClassVar, Final
 
-from mycelium._message import CANNOT_PACK, DynamicMessage, Field, Message, read_text, rejected, write_text
+from mycelium._message import (
+    CANNOT_PACK,
+    DynamicMessage,
+    Field,
+    Message,
+    empty_room,
+    make_room,
+    read_text,
+    rejected,
+    write_text,
+)
 from mycelium._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("c4a5918cf085a83eb593a288f4e1e94f36aced22eb27ad2793f2a6abd7fb8b81")
@@ -17,7 +27,8 @@ SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
 
 
-_PACK_READING: Final = struct.Struct("<QdH6x16s").pack
+_LAYOUT_READING: Final = struct.Struct("<QdH6x16s")
+_ROOM_READING: Final = empty_room()
 
 
 class Reading(Message):
@@ -52,8 +63,8 @@ class Reading(Message):
         try:
             sensor_utf8 = sensor.encode()
             if celsius >= -273.15 and 1 <= len(sensor_utf8) <= 16:
-                data = _PACK_READING(time_ns, celsius, len(sensor_utf8), sensor_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_READING or make_room(_ROOM_READING, 40)).pop()
+                _LAYOUT_READING.pack_into(raw, start, time_ns, celsius, len(sensor_utf8), sensor_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -74,7 +85,7 @@ class Reading(Message):
             try:
                 sensor_utf8 = sensor.encode()
                 if celsius >= -273.15 and 1 <= len(sensor_utf8) <= 16:
-                    data = _PACK_READING(time_ns, celsius, len(sensor_utf8), sensor_utf8)
+                    data = _LAYOUT_READING.pack(time_ns, celsius, len(sensor_utf8), sensor_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:

@@ -19,6 +19,8 @@ from mycelium._message import (
     DynamicMessage,
     Field,
     Message,
+    empty_room,
+    make_room,
     read_byte_rows,
     read_bytes,
     read_number_rows,
@@ -84,7 +86,8 @@ class Tier(enum.IntEnum):
 _TIER: Final[dict[int, Tier]] = {member.value: member for member in Tier}
 
 
-_PACK_NUMBERS: Final = struct.Struct("<B7xQb1xhif?1xHI4xqdB7x").pack
+_LAYOUT_NUMBERS: Final = struct.Struct("<B7xQb1xhif?1xHI4xqdB7x")
+_ROOM_NUMBERS: Final = empty_room()
 
 
 class Numbers(Message):
@@ -136,8 +139,8 @@ class Numbers(Message):
     ) -> None:
         try:
             if type(g) is bool:
-                data = _PACK_NUMBERS(a, b, c, d, e, f, g, h, i, j, k, l)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_NUMBERS or make_room(_ROOM_NUMBERS, 64)).pop()
+                _LAYOUT_NUMBERS.pack_into(raw, start, a, b, c, d, e, f, g, h, i, j, k, l)
                 return
         except CANNOT_PACK:
             pass
@@ -188,7 +191,7 @@ class Numbers(Message):
         ):
             try:
                 if type(g) is bool:
-                    data = _PACK_NUMBERS(a, b, c, d, e, f, g, h, i, j, k, l)
+                    data = _LAYOUT_NUMBERS.pack(a, b, c, d, e, f, g, h, i, j, k, l)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1031,7 +1034,8 @@ class Rules(Message):
         raise rejected(self, "colour", value, Colour)
 
 
-_PACK_OTHER_RULES: Final = struct.Struct("<B3xI").pack
+_LAYOUT_OTHER_RULES: Final = struct.Struct("<B3xI")
+_ROOM_OTHER_RULES: Final = empty_room()
 
 
 class OtherRules(Message):
@@ -1063,8 +1067,8 @@ class OtherRules(Message):
     ) -> None:
         try:
             if state in _OTHER_RULES_STATE and colour in _COLOUR:
-                data = _PACK_OTHER_RULES(state, colour)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_OTHER_RULES or make_room(_ROOM_OTHER_RULES, 8)).pop()
+                _LAYOUT_OTHER_RULES.pack_into(raw, start, state, colour)
                 return
         except CANNOT_PACK:
             pass
@@ -1082,7 +1086,7 @@ class OtherRules(Message):
         if state is not None and colour is not None:
             try:
                 if state in _OTHER_RULES_STATE and colour in _COLOUR:
-                    data = _PACK_OTHER_RULES(state, colour)
+                    data = _LAYOUT_OTHER_RULES.pack(state, colour)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1151,7 +1155,8 @@ class Empty(Message):
         self._allocate()
 
 
-_PACK_ONLY_TEXT: Final = struct.Struct("<H6x4s4x").pack
+_LAYOUT_ONLY_TEXT: Final = struct.Struct("<H6x4s4x")
+_ROOM_ONLY_TEXT: Final = empty_room()
 
 
 class OnlyText(Message):
@@ -1180,8 +1185,8 @@ class OnlyText(Message):
         try:
             text_utf8 = text.encode()
             if len(text_utf8) <= 4:
-                data = _PACK_ONLY_TEXT(len(text_utf8), text_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_ONLY_TEXT or make_room(_ROOM_ONLY_TEXT, 16)).pop()
+                _LAYOUT_ONLY_TEXT.pack_into(raw, start, len(text_utf8), text_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -1198,7 +1203,7 @@ class OnlyText(Message):
             try:
                 text_utf8 = text.encode()
                 if len(text_utf8) <= 4:
-                    data = _PACK_ONLY_TEXT(len(text_utf8), text_utf8)
+                    data = _LAYOUT_ONLY_TEXT.pack(len(text_utf8), text_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:

@@ -15,6 +15,8 @@ from ._message import (
     DynamicMessage,
     Field,
     Message,
+    empty_room,
+    make_room,
     read_bytes,
     read_text,
     rejected,
@@ -706,7 +708,8 @@ class Refused(Message):
         write_text(self, 66, 480, "message", value)
 
 
-_PACK_ATTACHED: Final = struct.Struct("<B1xHH6x240s4x").pack
+_LAYOUT_ATTACHED: Final = struct.Struct("<B1xHH6x240s4x")
+_ROOM_ATTACHED: Final = empty_room()
 
 
 class Attached(Message):
@@ -752,8 +755,10 @@ class Attached(Message):
                 and fallback_code in _FALLBACK_CODE
                 and len(fallback_reason_utf8) <= 240
             ):
-                data = _PACK_ATTACHED(transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_ATTACHED or make_room(_ROOM_ATTACHED, 256)).pop()
+                _LAYOUT_ATTACHED.pack_into(
+                    raw, start, transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8
+                )
                 return
         except CANNOT_PACK:
             pass
@@ -778,7 +783,9 @@ class Attached(Message):
                     and fallback_code in _FALLBACK_CODE
                     and len(fallback_reason_utf8) <= 240
                 ):
-                    data = _PACK_ATTACHED(transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8)
+                    data = _LAYOUT_ATTACHED.pack(
+                        transport, fallback_code, len(fallback_reason_utf8), fallback_reason_utf8
+                    )
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -921,7 +928,8 @@ class Subscribe(Message):
         write_bytes(self, 2, 32, "layout_digest", value)
 
 
-_PACK_UNSUBSCRIBE: Final = struct.Struct("<H6x").pack
+_LAYOUT_UNSUBSCRIBE: Final = struct.Struct("<H6x")
+_ROOM_UNSUBSCRIBE: Final = empty_room()
 
 
 class Unsubscribe(Message):
@@ -951,8 +959,8 @@ class Unsubscribe(Message):
         topic_id: int = 0,
     ) -> None:
         try:
-            data = _PACK_UNSUBSCRIBE(topic_id)
-            self._take(data)
+            self._views, self._word, raw, start = (_ROOM_UNSUBSCRIBE or make_room(_ROOM_UNSUBSCRIBE, 8)).pop()
+            _LAYOUT_UNSUBSCRIBE.pack_into(raw, start, topic_id)
             return
         except CANNOT_PACK:
             pass
@@ -967,7 +975,7 @@ class Unsubscribe(Message):
         """Sets the fields that are given, each checked as by its property; the others keep their values."""
         if topic_id is not None:
             try:
-                data = _PACK_UNSUBSCRIBE(topic_id)
+                data = _LAYOUT_UNSUBSCRIBE.pack(topic_id)
                 self._put(data)
                 return
             except CANNOT_PACK:
@@ -1053,7 +1061,8 @@ class Advertise(Message):
         write_bytes(self, 2, 32, "layout_digest", value)
 
 
-_PACK_TOPIC_REPLY: Final = struct.Struct("<HHHH6x240s2x").pack
+_LAYOUT_TOPIC_REPLY: Final = struct.Struct("<HHHH6x240s2x")
+_ROOM_TOPIC_REPLY: Final = empty_room()
 
 
 class TopicReply(Message):
@@ -1092,8 +1101,8 @@ class TopicReply(Message):
         try:
             reason_utf8 = reason.encode()
             if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
-                data = _PACK_TOPIC_REPLY(request, topic_id, code, len(reason_utf8), reason_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_TOPIC_REPLY or make_room(_ROOM_TOPIC_REPLY, 256)).pop()
+                _LAYOUT_TOPIC_REPLY.pack_into(raw, start, request, topic_id, code, len(reason_utf8), reason_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -1116,7 +1125,7 @@ class TopicReply(Message):
             try:
                 reason_utf8 = reason.encode()
                 if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
-                    data = _PACK_TOPIC_REPLY(request, topic_id, code, len(reason_utf8), reason_utf8)
+                    data = _LAYOUT_TOPIC_REPLY.pack(request, topic_id, code, len(reason_utf8), reason_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1188,7 +1197,8 @@ class TopicReply(Message):
         write_text(self, 6, 240, "reason", value)
 
 
-_PACK_ACK: Final = struct.Struct("<Q").pack
+_LAYOUT_ACK: Final = struct.Struct("<Q")
+_ROOM_ACK: Final = empty_room()
 
 
 class Ack(Message):
@@ -1220,8 +1230,8 @@ class Ack(Message):
         bytes: int = 0,
     ) -> None:
         try:
-            data = _PACK_ACK(bytes)
-            self._take(data)
+            self._views, self._word, raw, start = (_ROOM_ACK or make_room(_ROOM_ACK, 8)).pop()
+            _LAYOUT_ACK.pack_into(raw, start, bytes)
             return
         except CANNOT_PACK:
             pass
@@ -1236,7 +1246,7 @@ class Ack(Message):
         """Sets the fields that are given, each checked as by its property; the others keep their values."""
         if bytes is not None:
             try:
-                data = _PACK_ACK(bytes)
+                data = _LAYOUT_ACK.pack(bytes)
                 self._put(data)
                 return
             except CANNOT_PACK:
@@ -1260,7 +1270,8 @@ class Ack(Message):
             raise rejected(self, "bytes", value, "an integer from 0 to 18446744073709551615") from None
 
 
-_PACK_SHUTDOWN: Final = struct.Struct("<IH6x120s4x").pack
+_LAYOUT_SHUTDOWN: Final = struct.Struct("<IH6x120s4x")
+_ROOM_SHUTDOWN: Final = empty_room()
 
 
 class Shutdown(Message):
@@ -1293,8 +1304,8 @@ class Shutdown(Message):
         try:
             reason_utf8 = reason.encode()
             if len(reason_utf8) <= 120:
-                data = _PACK_SHUTDOWN(deadline_ms, len(reason_utf8), reason_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_SHUTDOWN or make_room(_ROOM_SHUTDOWN, 136)).pop()
+                _LAYOUT_SHUTDOWN.pack_into(raw, start, deadline_ms, len(reason_utf8), reason_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -1313,7 +1324,7 @@ class Shutdown(Message):
             try:
                 reason_utf8 = reason.encode()
                 if len(reason_utf8) <= 120:
-                    data = _PACK_SHUTDOWN(deadline_ms, len(reason_utf8), reason_utf8)
+                    data = _LAYOUT_SHUTDOWN.pack(deadline_ms, len(reason_utf8), reason_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1345,7 +1356,8 @@ class Shutdown(Message):
         write_text(self, 4, 120, "reason", value)
 
 
-_PACK_GOODBYE: Final = struct.Struct("<H6x120s").pack
+_LAYOUT_GOODBYE: Final = struct.Struct("<H6x120s")
+_ROOM_GOODBYE: Final = empty_room()
 
 
 class Goodbye(Message):
@@ -1374,8 +1386,8 @@ class Goodbye(Message):
         try:
             reason_utf8 = reason.encode()
             if len(reason_utf8) <= 120:
-                data = _PACK_GOODBYE(len(reason_utf8), reason_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_GOODBYE or make_room(_ROOM_GOODBYE, 128)).pop()
+                _LAYOUT_GOODBYE.pack_into(raw, start, len(reason_utf8), reason_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -1392,7 +1404,7 @@ class Goodbye(Message):
             try:
                 reason_utf8 = reason.encode()
                 if len(reason_utf8) <= 120:
-                    data = _PACK_GOODBYE(len(reason_utf8), reason_utf8)
+                    data = _LAYOUT_GOODBYE.pack(len(reason_utf8), reason_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1410,7 +1422,8 @@ class Goodbye(Message):
         write_text(self, 0, 120, "reason", value)
 
 
-_PACK_LINK_ERROR: Final = struct.Struct("<HH6x480s6x").pack
+_LAYOUT_LINK_ERROR: Final = struct.Struct("<HH6x480s6x")
+_ROOM_LINK_ERROR: Final = empty_room()
 
 
 class LinkError(Message):
@@ -1443,8 +1456,8 @@ class LinkError(Message):
         try:
             message_utf8 = message.encode()
             if code in _LINK_ERROR_CODE and len(message_utf8) <= 480:
-                data = _PACK_LINK_ERROR(code, len(message_utf8), message_utf8)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_LINK_ERROR or make_room(_ROOM_LINK_ERROR, 496)).pop()
+                _LAYOUT_LINK_ERROR.pack_into(raw, start, code, len(message_utf8), message_utf8)
                 return
         except CANNOT_PACK:
             pass
@@ -1463,7 +1476,7 @@ class LinkError(Message):
             try:
                 message_utf8 = message.encode()
                 if code in _LINK_ERROR_CODE and len(message_utf8) <= 480:
-                    data = _PACK_LINK_ERROR(code, len(message_utf8), message_utf8)
+                    data = _LAYOUT_LINK_ERROR.pack(code, len(message_utf8), message_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1537,7 +1550,8 @@ class ContractsReport(DynamicMessage):
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
 
 
-_PACK_GAP: Final = struct.Struct("<HB5xQQ").pack
+_LAYOUT_GAP: Final = struct.Struct("<HB5xQQ")
+_ROOM_GAP: Final = empty_room()
 
 
 class Gap(Message):
@@ -1576,8 +1590,8 @@ class Gap(Message):
     ) -> None:
         try:
             if cause in _CAUSE:
-                data = _PACK_GAP(topic_id, cause, missed, total)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_GAP or make_room(_ROOM_GAP, 24)).pop()
+                _LAYOUT_GAP.pack_into(raw, start, topic_id, cause, missed, total)
                 return
         except CANNOT_PACK:
             pass
@@ -1599,7 +1613,7 @@ class Gap(Message):
         if topic_id is not None and cause is not None and missed is not None and total is not None:
             try:
                 if cause in _CAUSE:
-                    data = _PACK_GAP(topic_id, cause, missed, total)
+                    data = _LAYOUT_GAP.pack(topic_id, cause, missed, total)
                     self._put(data)
                     return
             except CANNOT_PACK:

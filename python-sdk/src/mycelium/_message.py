@@ -63,8 +63,35 @@ _ROOM_LEN: Final = 1024
 _ROOM_MESSAGES: Final = 16
 """Messages that share a buffer, unless they need more than `_ROOM_LEN` bytes."""
 
-CANNOT_PACK: Final = (AttributeError, OverflowError, TypeError, ValueError, struct.error)
-"""What packing raises for values that do not fit; the setters then say which one."""
+CANNOT_PACK: Final = (AttributeError, IndexError, OverflowError, TypeError, ValueError, struct.error)
+"""What packing raises for values that do not fit; the setters then say which one. An IndexError: other threads have
+taken every place meanwhile."""
+
+_Place = tuple[Views, int, "memoryview[int]", int]
+"""Memory for one new message: the windows over it, its first word, its bytes, and where they start."""
+
+
+def empty_room() -> list[_Place]:
+    """Makes the list that new messages of one class take their memory from."""
+    return []
+
+
+def make_room(room: list[_Place], size: int) -> list[_Place]:
+    """Puts new places into the list, and returns it.
+
+    They share a buffer, because one for each would take half of the time to make a message; it lives until the last of
+    its messages has died. Taking a place is one call, so that no two threads get the same.
+
+    Args:
+        room: The list.
+        size: Bytes of a message, filled up to whole words.
+    """
+    count = max(min(_ROOM_LEN // max(size, 8), _ROOM_MESSAGES), 1)
+    # The first word is nobody's: only a message that has a buffer for itself lies at word 0.
+    views = Views(bytearray(8 + count * size))
+    room.extend((views, start >> 3, views.raw, start) for start in range(8, 8 + count * size, size))
+    return room
+
 
 TRUTH: Final[dict[int, bool]] = {0: False, 1: True}
 
@@ -103,13 +130,6 @@ class Message:
     KEY: ClassVar[tuple[str, ...]]
     FIELDS: ClassVar[tuple[Field, ...]]
 
-    _room: ClassVar[list[tuple[Views, int]]]
-    """Places that new messages of this class take; taking one is one call, so that threads do not get the same."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        cls._room = []
-
     @classmethod
     def _at(cls, views: Views, word: int) -> Self:
         """A view over somebody else's memory; nothing is checked."""
@@ -131,30 +151,6 @@ class Message:
             buffer[: self.SIZE] = data
         self._views = Views(buffer)
         self._word = 0
-
-    def _take(self, data: bytes) -> None:
-        """Gives the message memory of its own that holds a packed payload, filled up to whole words."""
-        try:
-            views, word = self._room.pop()
-        except IndexError:
-            views, word = self._make_room(len(data))
-        start = word << 3
-        views.raw[start : start + len(data)] = data
-        self._views = views
-        self._word = word
-
-    @classmethod
-    def _make_room(cls, size: int) -> tuple[Views, int]:
-        """Makes a buffer for this message and the next ones; a buffer for each would take half of the time to make one.
-
-        Returns:
-            The first place. The buffer lives until the last of its messages has died.
-        """
-        count = max(min(_ROOM_LEN // max(size, 8), _ROOM_MESSAGES), 1)
-        # The first word is nobody's: only a message that has a buffer for itself lies at word 0.
-        views, stride = Views(bytearray(8 + count * size)), max(size // 8, 1)
-        cls._room.extend((views, 1 + at * stride) for at in range(1, count))
-        return views, 1
 
     def _put(self, data: bytes) -> None:
         """Replaces the payload by a packed one, filled up to whole words."""

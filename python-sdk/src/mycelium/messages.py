@@ -9,7 +9,18 @@ import enum
 import struct
 from typing import ClassVar, Final
 
-from ._message import CANNOT_PACK, DynamicMessage, Field, Message, read_text, rejected, unnamed, write_text
+from ._message import (
+    CANNOT_PACK,
+    DynamicMessage,
+    Field,
+    Message,
+    empty_room,
+    make_room,
+    read_text,
+    rejected,
+    unnamed,
+    write_text,
+)
 from ._message import Contracts as _Contracts
 
 _DIGEST: Final = bytes.fromhex("02ff8e55faaeeb136d864bab8e984907dc63e46f49ba9334ad8a935dc2ac7617")
@@ -50,7 +61,8 @@ class Mode(enum.IntEnum):
 _MODE: Final[dict[int, Mode]] = {member.value: member for member in Mode}
 
 
-_PACK_QUOTE: Final = struct.Struct("<H6x16sQQddd").pack
+_LAYOUT_QUOTE: Final = struct.Struct("<H6x16sQQddd")
+_ROOM_QUOTE: Final = empty_room()
 
 
 class Quote(Message):
@@ -91,8 +103,10 @@ class Quote(Message):
         try:
             symbol_utf8 = symbol.encode()
             if 1 <= len(symbol_utf8) <= 16:
-                data = _PACK_QUOTE(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_QUOTE or make_room(_ROOM_QUOTE, 64)).pop()
+                _LAYOUT_QUOTE.pack_into(
+                    raw, start, len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume
+                )
                 return
         except CANNOT_PACK:
             pass
@@ -126,7 +140,7 @@ class Quote(Message):
             try:
                 symbol_utf8 = symbol.encode()
                 if 1 <= len(symbol_utf8) <= 16:
-                    data = _PACK_QUOTE(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
+                    data = _LAYOUT_QUOTE.pack(len(symbol_utf8), symbol_utf8, sequence, timestamp_ns, bid, ask, volume)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -220,7 +234,8 @@ class Quote(Message):
             raise rejected(self, "volume", value, "a number") from None
 
 
-_PACK_SIGNAL: Final = struct.Struct("<H6x16sQQddB7x").pack
+_LAYOUT_SIGNAL: Final = struct.Struct("<H6x16sQQddB7x")
+_ROOM_SIGNAL: Final = empty_room()
 
 
 class Signal(Message):
@@ -261,10 +276,10 @@ class Signal(Message):
         try:
             worker_utf8 = worker.encode()
             if 1 <= len(worker_utf8) <= 16 and 0.0 <= strength <= 1.0 and side in _SIDE:
-                data = _PACK_SIGNAL(
-                    len(worker_utf8), worker_utf8, quote_sequence, quote_timestamp_ns, strength, price, side
+                self._views, self._word, raw, start = (_ROOM_SIGNAL or make_room(_ROOM_SIGNAL, 64)).pop()
+                _LAYOUT_SIGNAL.pack_into(
+                    raw, start, len(worker_utf8), worker_utf8, quote_sequence, quote_timestamp_ns, strength, price, side
                 )
-                self._take(data)
                 return
         except CANNOT_PACK:
             pass
@@ -298,7 +313,7 @@ class Signal(Message):
             try:
                 worker_utf8 = worker.encode()
                 if 1 <= len(worker_utf8) <= 16 and 0.0 <= strength <= 1.0 and side in _SIDE:
-                    data = _PACK_SIGNAL(
+                    data = _LAYOUT_SIGNAL.pack(
                         len(worker_utf8), worker_utf8, quote_sequence, quote_timestamp_ns, strength, price, side
                     )
                     self._put(data)
@@ -400,7 +415,8 @@ class Signal(Message):
         raise rejected(self, "side", value, Side)
 
 
-_PACK_REPLAY_MARK: Final = struct.Struct("<H6x16sIBB2x").pack
+_LAYOUT_REPLAY_MARK: Final = struct.Struct("<H6x16sIBB2x")
+_ROOM_REPLAY_MARK: Final = empty_room()
 
 
 class ReplayMark(Message):
@@ -439,8 +455,8 @@ class ReplayMark(Message):
         try:
             worker_utf8 = worker.encode()
             if len(worker_utf8) <= 16 and action in _ACTION and mode in _MODE:
-                data = _PACK_REPLAY_MARK(len(worker_utf8), worker_utf8, phase, action, mode)
-                self._take(data)
+                self._views, self._word, raw, start = (_ROOM_REPLAY_MARK or make_room(_ROOM_REPLAY_MARK, 32)).pop()
+                _LAYOUT_REPLAY_MARK.pack_into(raw, start, len(worker_utf8), worker_utf8, phase, action, mode)
                 return
         except CANNOT_PACK:
             pass
@@ -463,7 +479,7 @@ class ReplayMark(Message):
             try:
                 worker_utf8 = worker.encode()
                 if len(worker_utf8) <= 16 and action in _ACTION and mode in _MODE:
-                    data = _PACK_REPLAY_MARK(len(worker_utf8), worker_utf8, phase, action, mode)
+                    data = _LAYOUT_REPLAY_MARK.pack(len(worker_utf8), worker_utf8, phase, action, mode)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -541,7 +557,8 @@ class ReplayMark(Message):
         raise rejected(self, "mode", value, Mode)
 
 
-_PACK_REPLAY_REPORT: Final = struct.Struct("<H6x16sQQQddQIIIB3x").pack
+_LAYOUT_REPLAY_REPORT: Final = struct.Struct("<H6x16sQQQddQIIIB3x")
+_ROOM_REPLAY_REPORT: Final = empty_room()
 
 
 class ReplayReport(Message):
@@ -592,7 +609,10 @@ class ReplayReport(Message):
         try:
             worker_utf8 = worker.encode()
             if 1 <= len(worker_utf8) <= 16 and action in _ACTION:
-                data = _PACK_REPLAY_REPORT(
+                self._views, self._word, raw, start = (_ROOM_REPLAY_REPORT or make_room(_ROOM_REPLAY_REPORT, 88)).pop()
+                _LAYOUT_REPLAY_REPORT.pack_into(
+                    raw,
+                    start,
                     len(worker_utf8),
                     worker_utf8,
                     quotes,
@@ -606,7 +626,6 @@ class ReplayReport(Message):
                     phase,
                     action,
                 )
-                self._take(data)
                 return
         except CANNOT_PACK:
             pass
@@ -655,7 +674,7 @@ class ReplayReport(Message):
             try:
                 worker_utf8 = worker.encode()
                 if 1 <= len(worker_utf8) <= 16 and action in _ACTION:
-                    data = _PACK_REPLAY_REPORT(
+                    data = _LAYOUT_REPLAY_REPORT.pack(
                         len(worker_utf8),
                         worker_utf8,
                         quotes,

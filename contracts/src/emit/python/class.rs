@@ -156,7 +156,12 @@ fn constructor(contracts: &Contracts, message: &Message, builtins: &Builtins) ->
         text.push_str(",\n");
     }
     text.push_str("    ) -> None:\n");
-    text.push_str(&pack::attempt(contracts, message, "        ", "_take"));
+    text.push_str(&pack::attempt(
+        contracts,
+        message,
+        "        ",
+        pack::Into::NewMessage,
+    ));
     text.push_str("        self._allocate()\n");
     for field in &message.fields {
         let name = python_name(&field.name);

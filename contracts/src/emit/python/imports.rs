@@ -11,7 +11,9 @@ const BUILTINS: [&str; 6] = ["bool", "bytes", "float", "int", "str", "tuple"];
 
 /// Names of the runtime that generated code may use.
 const CLASSES: [&str; 5] = ["CANNOT_PACK", "TRUTH", "DynamicMessage", "Field", "Message"];
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 17] = [
+    "empty_room",
+    "make_room",
     "read_bytes",
     "read_byte_rows",
     "read_number_rows",

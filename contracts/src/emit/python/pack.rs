@@ -12,7 +12,17 @@ use crate::emit::min_length;
 use crate::model::{Contracts, Field, FieldType, Message, Rule};
 
 /// Names that the constructor itself uses.
-const TAKEN: [&str; 6] = ["bool", "data", "len", "single", "struct", "type"];
+const TAKEN: [&str; 9] = [
+    "bool",
+    "data",
+    "len",
+    "make_room",
+    "raw",
+    "single",
+    "start",
+    "struct",
+    "type",
+];
 
 /// Whether all fields of a message can be packed by `struct` without losing a check.
 fn is_packable(message: &Message) -> bool {
@@ -29,8 +39,19 @@ fn is_packable(message: &Message) -> bool {
     !message.fields.is_empty() && message.fields.iter().all(packable)
 }
 
-fn packer_name(message: &Message) -> String {
-    format!("_PACK_{}", snake(&message.name).to_uppercase())
+/// Names of what stands before the class: its `struct`, and the places that its new messages take.
+fn names(message: &Message) -> (String, String) {
+    let name = snake(&message.name).to_uppercase();
+    (format!("_LAYOUT_{name}"), format!("_ROOM_{name}"))
+}
+
+/// What becomes of the values.
+#[derive(Clone, Copy)]
+pub(super) enum Into {
+    /// They are the payload of a new message, which gets memory of its own.
+    NewMessage,
+    /// They replace the payload.
+    Payload,
 }
 
 /// The prepared `struct` of a message; it fills up the last word.
@@ -56,21 +77,23 @@ pub(super) fn packer(message: &Message) -> String {
         end = field.offset + field.size;
     }
     pad(&mut codes, end, message.max_size.next_multiple_of(8));
-    let head = format!("\n\n{}: Final = struct.Struct", packer_name(message));
+    let (prepared, room) = names(message);
+    let head = format!("\n\n{prepared}: Final = struct.Struct");
     let pieces = pieces(&codes, COLUMNS - 4).join("\n    ");
-    if pieces.contains('\n') {
-        format!("{head}(\n    {pieces}\n).pack\n")
+    let prepared = if pieces.contains('\n') {
+        format!("{head}(\n    {pieces}\n)\n")
     } else {
-        layout("", &head, &[&pieces], ".pack")
-    }
+        layout("", &head, &[&pieces], "")
+    };
+    format!("{prepared}{room}: Final = empty_room()\n")
 }
 
-/// The statements that try it and leave the bytes to a method; nothing for a message that it is not for.
+/// The statements that try it and return; nothing for a message that it is not for.
 pub(super) fn attempt(
     contracts: &Contracts,
     message: &Message,
     indent: &str,
-    take: &str,
+    into: Into,
 ) -> String {
     if !is_packable(message) {
         return String::new();
@@ -102,17 +125,41 @@ pub(super) fn attempt(
             tests.extend(test.split(" and ").map(str::to_owned));
         }
     }
+    let (prepared, room) = names(message);
+    if let Into::NewMessage = into {
+        values.splice(0..0, ["raw".to_owned(), "start".to_owned()]);
+    }
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    let call = format!("data = {}", packer_name(message));
     let mut inner = format!("{indent}    ");
     if !tests.is_empty() {
         text.push_str(&all_of(&inner, &tests));
         inner.push_str("    ");
     }
-    text.push_str(&layout(&inner, &call, &values, ""));
+    match into {
+        Into::NewMessage => {
+            let size = message.max_size.next_multiple_of(8);
+            let place = format!("({room} or make_room({room}, {size})).pop()");
+            let _ = writeln!(text, "{inner}self._views, self._word, raw, start = {place}");
+            text.push_str(&layout(
+                &inner,
+                &format!("{prepared}.pack_into"),
+                &values,
+                "",
+            ));
+        }
+        Into::Payload => {
+            text.push_str(&layout(
+                &inner,
+                &format!("data = {prepared}.pack"),
+                &values,
+                "",
+            ));
+            let _ = writeln!(text, "{inner}self._put(data)");
+        }
+    }
     let _ = write!(
         text,
-        "{inner}self.{take}(data)\n{inner}return\n{indent}except CANNOT_PACK:\n{indent}    pass\n"
+        "{inner}return\n{indent}except CANNOT_PACK:\n{indent}    pass\n"
     );
     text
 }
@@ -126,5 +173,5 @@ pub(super) fn attempt_if_complete(contracts: &Contracts, message: &Message) -> S
     let tests: Vec<_> = tests
         .map(|field| format!("{} is not None", python_name(&field.name)))
         .collect();
-    all_of("        ", &tests) + &attempt(contracts, message, "            ", "_put")
+    all_of("        ", &tests) + &attempt(contracts, message, "            ", Into::Payload)
 }
