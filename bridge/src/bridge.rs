@@ -129,6 +129,7 @@ impl Bridge {
             handle_signals: false,
             end_with_workers: false,
             guard_descendants: false,
+            control_socket: false,
         };
         let control = Some(ControlThread::spawn(config, links, options)?);
         let ring_capacity = config.bridge.ring_capacity;
@@ -311,6 +312,7 @@ pub fn run(config: &Config) -> Result<Summary, BridgeError> {
         handle_signals: true,
         end_with_workers: true,
         guard_descendants: true,
+        control_socket: true,
     };
     runtime.block_on(async {
         let control = ControlPlane::new(config, links, options)?;

@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `quarantine` and `demo`.
+//! The command line: `run`, `check`, `status`, `quarantine` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,8 +12,11 @@ use mycelium_bridge::reload::Plan;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
+mod picture;
 mod quarantine;
 mod run;
+mod status;
+mod table;
 
 /// Exit code of a failure while running.
 const EXIT_FAILURE: u8 = 1;
@@ -45,6 +48,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         running: Option<PathBuf>,
     },
+    /// How a running bridge is: workers, links, topics, endpoints.
+    #[command(
+        after_help = "Exit codes: 0 answered, 1 no usable answer, 2 wrong arguments or configuration, 3 no bridge runs."
+    )]
+    Status(status::StatusArguments),
     /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
     #[command(name = GUARD_COMMAND, hide = true)]
     Guard {
@@ -75,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config, running } => check(&config, running.as_deref()),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),

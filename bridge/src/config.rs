@@ -23,12 +23,14 @@ mod read;
 mod section;
 mod uplink;
 mod watch;
+mod watching;
 
 pub use problem::{ConfigError, Problem};
 pub use process::{Limit, ProcessConfig};
 pub(crate) use uplink::MAX_PAYLOAD as UPLINK_PAYLOAD_MAX;
 pub use uplink::UplinkConfig;
 pub use watch::{Readiness, WatchConfig};
+pub use watching::{ControlConfig, MetricsConfig};
 
 use problem::Problems;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub bridge: BridgeConfig,
     /// Where clients can connect: the path of `bridge.listen`, then the `[[listen]]` tables.
     pub listen: Vec<ListenConfig>,
+    /// Where the metrics are.
+    pub metrics: Option<MetricsConfig>,
     /// The `[[worker]]` tables in the order of the file; names are unique.
     pub workers: Vec<WorkerConfig>,
     /// The buses of Mycelium that the bridge joins: `[uplink]` or the `[[uplink]]` tables.
@@ -72,6 +76,8 @@ pub struct BridgeConfig {
     pub stage_capacity: Option<usize>,
     /// Directory of what outlives the bridge; made when there is something to keep.
     pub state_dir: PathBuf,
+    /// Where `mycelium-bridge status` asks.
+    pub control: ControlConfig,
     /// Longest time to spin before parking, in microseconds; `None` leaves the choice to the number of cores.
     pub spin_us: Option<u32>,
     /// Users that may connect to UNIX sockets.
@@ -263,6 +269,7 @@ impl Config {
                 path: path.to_owned(),
                 bridge: checked.bridge,
                 listen: checked.listen,
+                metrics: checked.metrics,
                 workers: checked.workers,
                 uplinks: checked.uplinks,
                 delivery: checked.delivery,

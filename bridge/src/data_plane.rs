@@ -16,7 +16,7 @@ use shm_transport::layout::FENCED_PARK_MS;
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::router::{LinkCounters, LinkGap, Router, RouterEvent};
+use crate::router::{LinkCounters, LinkGap, LinkView, Router, RouterEvent};
 use crate::routes::{LinkId, Topic};
 use handle::Command;
 
@@ -49,6 +49,14 @@ pub struct Snapshot {
     pub parks: u64,
     /// Sleeps that a doorbell ended.
     pub wakeups_in: u64,
+}
+
+/// What the data plane shows of itself at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct PlaneView {
+    pub(crate) links: Vec<LinkView>,
+    pub(crate) parks: u64,
+    pub(crate) wakeups_in: u64,
 }
 
 /// A router with its commands and its way of waiting. Owned by the thread that drives it.
@@ -340,6 +348,14 @@ impl DataPlane {
             }
             Command::Remove { link, done } => answer(done, self.remove(link)),
             Command::Counters { done } => answer(done, self.snapshot()),
+            Command::View { done } => {
+                let view = PlaneView {
+                    links: self.router.view(),
+                    parks: self.parks,
+                    wakeups_in: self.wakeups_in,
+                };
+                answer(done, view);
+            }
             Command::Stop => self.stopped = true,
         }
     }

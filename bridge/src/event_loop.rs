@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::listen::{ListenError, Listening, Peer};
 use crate::notify::Notifier;
 use crate::shutdown::{Shutdown, Step, Summary};
+use crate::status::Windows;
 use crate::supervisor::guard::Guard;
 use crate::worker::{Action, Input};
 
@@ -55,6 +56,8 @@ pub struct ControlOptions {
     /// Start a second process that ends the descendants of workers if this one is killed. Only for the program
     /// `mycelium-bridge`, whose own file it runs; in a host that embeds the bridge the kernel ends the workers alone.
     pub guard_descendants: bool,
+    /// Open a control socket even if the configuration names none.
+    pub control_socket: bool,
 }
 
 /// Why the control plane cannot begin.
@@ -102,6 +105,7 @@ pub struct ControlPlane<L> {
     health_asked: bool,
     /// The service manager knows that the bridge is ready.
     is_ready: bool,
+    windows: Windows,
 }
 
 impl<L: Links> ControlPlane<L> {
@@ -124,6 +128,7 @@ impl<L: Links> ControlPlane<L> {
         };
         let endpoints = config.listen.iter().map(Listening::bind);
         let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let windows = Windows::open(config, options.control_socket)?;
         let workers = config
             .workers
             .iter()
@@ -154,6 +159,7 @@ impl<L: Links> ControlPlane<L> {
             health_at: None,
             health_asked: false,
             is_ready: false,
+            windows,
         };
         plane.publish_status();
         Ok(plane)
@@ -174,6 +180,10 @@ impl<L: Links> ControlPlane<L> {
     /// bridge (see [`crate::supervisor`]), inside a current-thread tokio runtime.
     pub async fn run(mut self) -> Summary {
         self.links.begin(self.handle());
+        if let Some(registry) = self.links.registry() {
+            let handle = self.handle();
+            self.windows.serve(&self.config, handle, registry);
+        }
         self.start_due();
         self.check_health();
         self.end_if_idle();

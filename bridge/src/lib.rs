@@ -23,6 +23,7 @@ pub mod reload;
 pub mod router;
 pub mod routes;
 pub mod shutdown;
+pub mod status;
 #[allow(unsafe_code)]
 pub mod supervisor;
 pub mod worker;

@@ -119,6 +119,8 @@ impl Plan {
         let same_stage = old.stage_capacity == bridge.stage_capacity;
         compare(same_stage, "stage_capacity", false);
         compare(old.state_dir == bridge.state_dir, "state_dir", false);
+        compare(old.control == bridge.control, "control", false);
+        compare(running.metrics == new.metrics, "[metrics]", false);
         compare(old.spin_us == bridge.spin_us, "spin_us", false);
         compare(old.memory == bridge.memory, "memory", false);
         let same_refusals = old.on_mismatch == bridge.on_mismatch;
@@ -152,6 +154,7 @@ impl Plan {
             contracts: Arc::clone(&running.contracts),
             delivery: running.delivery.clone(),
             uplinks: running.uplinks.clone(),
+            metrics: running.metrics.clone(),
             ..new
         }
     }

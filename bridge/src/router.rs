@@ -17,6 +17,7 @@ mod outlets;
 mod parking;
 mod screen;
 mod stage;
+mod view;
 mod writer;
 
 use mycelium_contracts::Delivery;
@@ -34,9 +35,11 @@ use writer::Writer;
 #[cfg(test)]
 pub(crate) use backlog::KeptFrame;
 pub(crate) use backlog::{InHand, Progress};
+pub(crate) use event::Flow;
 pub use event::{LinkCounters, Rejection, RouterEvent};
 pub use gaps::LinkGap;
 pub(crate) use screen::Refused;
+pub(crate) use view::{LinkView, RingLevel, TopicView};
 
 /// Frames that one link may bring per turn, so that a busy link does not keep the others waiting.
 const FRAMES_PER_TURN: usize = 64;
@@ -81,6 +84,8 @@ struct Link {
     consumer: Consumer,
     own_doorbell: Doorbell,
     counters: LinkCounters,
+    /// What it published, by the number of the topic.
+    published: Box<[Flow]>,
     front: Front,
     rejected_topics: Vec<u16>,
     screen: Screen,
@@ -131,6 +136,7 @@ impl Router {
             consumer,
             own_doorbell,
             counters: LinkCounters::default(),
+            published: vec![Flow::default(); self.routes.topics().len()].into(),
             front: Front::default(),
             rejected_topics: Vec::new(),
             screen: Screen::default(),
@@ -409,6 +415,7 @@ impl Router {
         let encoding = frame.header().encoding();
         let mut rejection = None;
         let mut wanted = false;
+        let mut topic_number = None;
         let front = &mut link.front;
         let anew = front.stalled_on.is_empty();
         front.stalled_on.clear();
@@ -434,6 +441,7 @@ impl Router {
                 });
             }
             Lookup::Wanted(route) => {
+                topic_number = Some(route.number);
                 let several = route.subscribers.len() > 1 || !route.groups.is_empty();
                 for &to in &route.subscribers {
                     if to.slot == slot || front.delivered.contains(&to.slot) {
@@ -481,6 +489,9 @@ impl Router {
         front.delivered.clear();
         link.counters.frames_in += 1;
         link.counters.bytes_in += payload_len as u64;
+        if let Some(number) = topic_number {
+            link.published[number].count(payload_len);
+        }
         if let Some(why) = rejection {
             link.counters.dropped += 1;
             if !link.rejected_topics.contains(&topic_id) {

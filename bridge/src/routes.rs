@@ -154,6 +154,8 @@ pub(crate) struct Routes {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) topic: Topic,
+    /// Its place among the topics, from 0.
+    pub(crate) number: usize,
     /// Links that want every frame.
     pub(crate) subscribers: Vec<Subscriber>,
     /// Links that share the frames; usually none.
@@ -168,8 +170,10 @@ impl Routes {
         }
         let routes = topics
             .into_iter()
-            .map(|topic| Route {
+            .enumerate()
+            .map(|(number, topic)| Route {
                 topic,
+                number,
                 subscribers: Vec::new(),
                 groups: Vec::new(),
             })
@@ -195,6 +199,11 @@ impl Routes {
             return Lookup::WrongSize(&route.topic);
         }
         Lookup::Wanted(route)
+    }
+
+    /// All topics by their numbers.
+    pub(crate) fn topics(&self) -> impl ExactSizeIterator<Item = &Topic> {
+        self.routes.iter().map(|route| &route.topic)
     }
 
     pub(crate) fn topic(&self, topic_id: u16) -> Option<&Topic> {

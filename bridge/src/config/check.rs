@@ -20,10 +20,10 @@ use super::read::{Bridge, File, Memory, Worker};
 use super::section::At;
 use super::uplink::{self, UplinkConfig};
 use super::{
-    BridgeConfig, ListenConfig, MemoryConfig, OnMismatch, RestartConfig, Subscription,
-    TransportMode, WorkerConfig,
+    BridgeConfig, ListenConfig, MemoryConfig, MetricsConfig, OnMismatch, RestartConfig,
+    Subscription, TransportMode, WorkerConfig,
 };
-use super::{process, watch};
+use super::{process, watch, watching};
 use crate::supervisor::{ENV_FD, ENV_TREE, ENV_WORKER};
 
 /// Capacity of a ring where the file names none, in bytes.
@@ -48,6 +48,7 @@ const LOG_DEFAULT: &str = "info";
 pub(super) struct Checked {
     pub(super) bridge: BridgeConfig,
     pub(super) listen: Vec<ListenConfig>,
+    pub(super) metrics: Option<MetricsConfig>,
     pub(super) workers: Vec<WorkerConfig>,
     pub(super) uplinks: Vec<UplinkConfig>,
     pub(super) delivery: BTreeMap<String, Delivery>,
@@ -66,7 +67,9 @@ pub(super) fn file(
         max_pending_handshakes: written.bridge.max_pending_handshakes,
     };
     let listen = endpoint::check(defaults, written.listen, directory, problems);
-    let mut bridge = bridge(written.bridge, directory, problems);
+    let own_listen = written.bridge.listen.as_ref().and(listen.first());
+    let mut bridge = bridge(written.bridge, own_listen, directory, problems);
+    let metrics = watching::metrics(written.metrics, problems);
     bridge.on_mismatch = written.on_mismatch.unwrap_or_default();
     names_are_unique(&written.workers, problems);
     let order: Vec<_> = written
@@ -99,6 +102,7 @@ pub(super) fn file(
     Some(Checked {
         bridge,
         listen,
+        metrics,
         workers: workers.into_iter().collect::<Option<_>>()?,
         uplinks: uplinks.unwrap_or_default(),
         delivery: delivery.unwrap_or_default(),
@@ -148,7 +152,12 @@ fn contracts(
     }
 }
 
-fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> BridgeConfig {
+fn bridge(
+    written: Bridge,
+    listen: Option<&ListenConfig>,
+    directory: &Path,
+    problems: &mut Problems<'_>,
+) -> BridgeConfig {
     let log = written.log.map_or_else(
         || LOG_DEFAULT.to_owned(),
         |at| {
@@ -183,7 +192,14 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
             "remove directory, or that user",
         );
     }
+    let state_dir = written
+        .state_dir
+        .map(|at| join(directory, &at.value))
+        .or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+        .unwrap_or_else(|| directory.join(STATE_DIR_DEFAULT));
+    let control = written.control.as_ref();
     BridgeConfig {
+        control: watching::control(control, listen, &state_dir, directory, problems),
         contracts: join(
             directory,
             written.contracts.as_ref().map_or("", |at| &at.value),
@@ -191,11 +207,7 @@ fn bridge(written: Bridge, directory: &Path, problems: &mut Problems<'_>) -> Bri
         transport: written.transport.unwrap_or(TransportMode::Auto),
         ring_capacity: written.ring_capacity.unwrap_or(RING_CAPACITY_DEFAULT),
         stage_capacity: written.stage_capacity,
-        state_dir: written
-            .state_dir
-            .map(|at| join(directory, &at.value))
-            .or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
-            .unwrap_or_else(|| directory.join(STATE_DIR_DEFAULT)),
+        state_dir,
         spin_us: written.spin_us,
         allowed_uids,
         shutdown_timeout: written

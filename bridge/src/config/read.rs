@@ -13,7 +13,7 @@ use super::problem::Problems;
 use super::section::{At, Section, integer};
 use super::uplink::{self, Uplink};
 use super::{OnMismatch, RestartPolicy, SETTINGS_MAX, TransportMode, WORKER_NAME_MAX};
-use super::{process, watch};
+use super::{process, watch, watching};
 use mycelium_messages::layout::{RING_CAPACITY_MAX, RING_CAPACITY_MIN};
 
 /// Times in the file are bounded so that no arithmetic on instants can overflow: 24 hours.
@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) bridge: Bridge,
     pub(super) on_mismatch: Option<OnMismatch>,
     pub(super) listen: Vec<Endpoint>,
+    pub(super) metrics: Option<watching::Written>,
     pub(super) workers: Vec<Worker>,
     pub(super) uplinks: Vec<Uplink>,
     /// Policies by message.
@@ -67,6 +68,7 @@ pub(super) struct Bridge {
     pub(super) max_pending_handshakes: Option<u64>,
     pub(super) stage_capacity: Option<usize>,
     pub(super) state_dir: Option<At<String>>,
+    pub(super) control: Option<At<String>>,
 }
 
 /// The table `memory` of `[bridge]` or of a worker.
@@ -136,6 +138,7 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
     }
     file.listen = endpoint::read(&mut top, problems);
     file.uplinks = uplink::read(&mut top, problems);
+    file.metrics = watching::read(&mut top, problems);
     if let Some((span, value)) = top.take("delivery") {
         file.delivery = policies(value, &span, problems);
     }
@@ -177,6 +180,7 @@ fn bridge(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems<'_>) 
         ring_capacity: capacity("ring_capacity", &mut section, problems).0,
         stage_capacity: capacity("stage_capacity", &mut section, problems).0,
         state_dir: section.string("state_dir", problems),
+        control: section.string("control", problems),
         spin_us: spin_us(&mut section, problems),
         allowed_uids: section
             .u32_list("allowed_uids", problems)

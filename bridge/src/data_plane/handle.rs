@@ -11,7 +11,7 @@ use shm_transport::ring::Fencing;
 use shm_transport::wakeup::Doorbell;
 use tokio::sync::oneshot;
 
-use super::Snapshot;
+use super::{PlaneView, Snapshot};
 use crate::router::{DeliveryTerms, LinkCounters, Progress, Refused};
 use crate::routes::LinkId;
 
@@ -80,6 +80,9 @@ pub(super) enum Command {
     },
     Counters {
         done: oneshot::Sender<Snapshot>,
+    },
+    View {
+        done: oneshot::Sender<PlaneView>,
     },
     Stop,
 }
@@ -287,6 +290,11 @@ impl DataPlaneHandle {
     /// [`Stopped`].
     pub fn snapshot(&self) -> Result<Snapshot, Stopped> {
         self.ask_blocking(|done| Command::Counters { done })
+    }
+
+    /// What every link looks like, once the data plane gets to it.
+    pub(crate) async fn view(&self) -> Result<PlaneView, Stopped> {
+        self.ask(|done| Command::View { done }).await
     }
 
     /// Readable once the data plane is gone, so that nobody in this process waits for it for ever.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::status::{Board, ReloadCounters, WorkerStatus};
 use crate::config::{Config, ConfigError};
-use crate::listen::Client;
+use crate::listen::{Client, Endpoint};
 
 /// Everything that the control plane reacts to.
 #[derive(Debug)]
@@ -123,6 +123,11 @@ impl ControlHandle {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerStatus> {
         self.board.workers()
+    }
+
+    /// Where clients can connect at the moment.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.board.endpoints()
     }
 
     /// Reloads of the configuration so far.

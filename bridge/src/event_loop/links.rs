@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ControlHandle;
 use crate::config::WorkerConfig;
-use crate::link::LinkSetupError;
+use crate::link::{LinkSetupError, Registry};
 use crate::listen::{Client, NotAllowed};
 use crate::worker::Outcome;
 use crate::worker::stall::Progress;
@@ -48,6 +48,10 @@ pub struct ExitedWorker<'c> {
 pub trait Links {
     /// Called once before everything else with the handle for reports.
     fn begin(&mut self, control: ControlHandle);
+    /// What is known of the links, for the control socket and the metrics; a layer without has neither.
+    fn registry(&self) -> Option<Registry> {
+        None
+    }
     /// A worker process runs and will speak first on its socket.
     fn worker_started(&mut self, started: StartedWorker<'_>);
     /// A worker process and all it started are gone. What it committed is still to be delivered.

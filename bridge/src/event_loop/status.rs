@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use crate::listen::Endpoint;
 use crate::worker::{Outcome, State};
 
 /// What is known of one worker.
@@ -20,6 +22,8 @@ pub struct WorkerStatus {
     pub starts: u64,
     /// How often it was killed because it hung.
     pub stalls: u64,
+    /// Since when it is up; `None` while it is not.
+    pub up_since: Option<SystemTime>,
     /// How its last process ended, or why none could be started.
     pub last_end: Option<String>,
 }
@@ -85,6 +89,7 @@ pub struct ReloadCounters {
 #[derive(Debug, Default)]
 pub(super) struct Board {
     workers: Mutex<BTreeMap<usize, WorkerStatus>>,
+    endpoints: Mutex<Vec<Arc<Endpoint>>>,
     pub(super) reloads_applied: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
 }
@@ -101,6 +106,22 @@ impl Board {
     /// All workers in the order of their numbers.
     pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Where clients can connect from now on.
+    pub(super) fn put_endpoints(&self, endpoints: Vec<Arc<Endpoint>>) {
+        *self.lock_endpoints() = endpoints;
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.lock_endpoints().clone()
+    }
+
+    fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Endpoint>>> {
+        // Every change puts a whole list in the place of another.
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn reloads(&self) -> ReloadCounters {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::process::ExitStatus;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -13,6 +13,7 @@ use super::retire::Retirement;
 use super::status::{WorkerPhase, WorkerStatus};
 use super::{ControlPlane, Event};
 use crate::config::{Readiness, WorkerConfig};
+use crate::listen::Listening;
 use crate::shutdown::Remaining;
 use crate::supervisor::guard::Guard;
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
@@ -34,6 +35,7 @@ pub(super) struct Supervised {
     stall_watch: StallWatch,
     pub(super) look_at: Option<Instant>,
     stalls: u64,
+    up_since: Option<SystemTime>,
     last_end: Option<String>,
 }
 
@@ -50,6 +52,7 @@ impl Supervised {
             stall_watch: StallWatch::default(),
             look_at: None,
             stalls: 0,
+            up_since: None,
             last_end: None,
         }
     }
@@ -86,6 +89,7 @@ impl Supervised {
             pid: self.pid,
             starts: self.machine.incarnation(),
             stalls: self.stalls,
+            up_since: self.up_since,
             last_end: self.last_end.clone(),
         }
     }
@@ -224,6 +228,7 @@ impl<L: Links> ControlPlane<L> {
         let supervised = &mut self.workers[index];
         supervised.machine.handle(Input::Ready, now);
         if supervised.machine.is_ready() {
+            supervised.up_since.get_or_insert_with(SystemTime::now);
             tracing::info!(worker = %supervised.config.name, incarnation, "worker is up");
         }
         self.start_due();
@@ -273,6 +278,7 @@ impl<L: Links> ControlPlane<L> {
         let supervised = &mut self.workers[index];
         supervised.group = None;
         supervised.pid = None;
+        supervised.up_since = None;
         let status = status.inspect_err(|error| tracing::error!(worker = %supervised.config.name, %error, "cannot tell how the worker ended")).ok();
         let success = status.is_some_and(|status| status.success());
         let attached = supervised.machine.attached();
@@ -390,6 +396,8 @@ impl<L: Links> ControlPlane<L> {
 
     /// Lets others see how the workers are.
     pub(super) fn publish_status(&self) {
+        let endpoints = self.endpoints.iter().map(Listening::endpoint);
+        self.handle.board.put_endpoints(endpoints.collect());
         for (index, supervised) in self.workers.iter().enumerate() {
             if supervised.is_gone {
                 self.handle.board.remove(index);

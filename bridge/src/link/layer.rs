@@ -175,6 +175,12 @@ impl Links for LinkLayer {
         }
     }
 
+    fn registry(&self) -> Option<Registry> {
+        Some(Registry {
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
     fn worker_started(&mut self, started: StartedWorker<'_>) {
         let StartedWorker {
             worker,

@@ -85,6 +85,16 @@ impl Registry {
         state.uplinks.iter().map(|board| board.status()).collect()
     }
 
+    /// The data plane that serves the links.
+    pub(crate) fn plane(&self) -> &DataPlaneHandle {
+        &self.shared.plane
+    }
+
+    /// The contracts that the bridge runs with.
+    pub(crate) fn contracts(&self) -> &Contracts {
+        &self.shared.contracts
+    }
+
     /// How an actor of this process gets its frames, unless it says so itself.
     pub(crate) fn local_terms(&self, name: &str) -> DeliveryTerms {
         self.shared.client_terms(name)

@@ -188,6 +188,10 @@ impl Listening {
         Ok(Self { endpoint, socket })
     }
 
+    pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(&self.endpoint)
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.endpoint.address
     }

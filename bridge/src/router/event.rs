@@ -74,6 +74,21 @@ pub enum Rejection {
     },
 }
 
+/// Frames, and the bytes of their payloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Flow {
+    #[inline]
+    pub(super) fn count(&mut self, payload_len: usize) {
+        self.frames += 1;
+        self.bytes += payload_len as u64;
+    }
+}
+
 /// What one link counted since it was added.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkCounters {

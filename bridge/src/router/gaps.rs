@@ -1,9 +1,10 @@
-//! What a link misses, counted per topic, and when its peer is told.
+//! What a link gets and what it misses, counted per topic, and when its peer is told.
 
 use std::time::{Duration, Instant};
 
 use mycelium_messages::control::Cause;
 
+use super::event::Flow;
 use crate::routes::LinkId;
 
 /// Shortest time between two notices about one topic to one link.
@@ -45,6 +46,8 @@ pub(super) struct Gaps {
 #[derive(Debug)]
 struct TopicGap {
     counts: LinkGap,
+    /// What did reach the link.
+    delivered: Flow,
     untold: u64,
     last: Cause,
     told_at: Option<Instant>,
@@ -80,6 +83,7 @@ impl Gaps {
                 conflated: 0,
                 quarantined: 0,
             },
+            delivered: Flow::default(),
             untold: 0,
             last: Cause::DROP_NEWEST,
             told_at: None,
@@ -104,6 +108,19 @@ impl Gaps {
         topic.last = cause;
         topic.untold += 1;
         self.untold = true;
+    }
+
+    /// A frame has reached the link.
+    #[inline]
+    pub(super) fn delivered(&mut self, at: usize, payload_len: usize) {
+        self.topics[at].delivered.count(payload_len);
+    }
+
+    /// What reached the link and what did not, of every topic that it has ever wanted.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Flow, LinkGap)> + '_ {
+        self.topics
+            .iter()
+            .map(|topic| (topic.delivered, topic.counts))
     }
 
     pub(super) fn counts(&self) -> impl Iterator<Item = LinkGap> + '_ {

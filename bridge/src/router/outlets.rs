@@ -65,6 +65,7 @@ impl Outlets {
         };
         match outcome {
             Outcome::Done => {
+                writer.gaps.delivered(to.gap, frame.payload_len());
                 if !writer.touched {
                     writer.touched = true;
                     self.touched.push(slot);

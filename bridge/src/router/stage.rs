@@ -73,26 +73,30 @@ impl Lane {
         }
     }
 
-    /// Moves the oldest frame into the ring; an error leaves it where it is. Returns the length of its payload.
-    pub(super) fn forward(&mut self, to: &mut Producer) -> Option<Result<usize, ReserveError>> {
+    /// Moves the oldest frame into the ring; an error leaves it where it is. Returns its topic and the length of its payload.
+    pub(super) fn forward(
+        &mut self,
+        to: &mut Producer,
+    ) -> Option<Result<(u16, usize), ReserveError>> {
         match self {
             Self::Fifo(fifo) => {
                 let frame = fifo.front()?;
-                let len = frame.payload_len();
+                let moved = (frame.topic_id(), frame.payload_len());
                 if let Err(error) = to.try_forward(&frame) {
                     return Some(Err(error));
                 }
                 fifo.pop();
-                Some(Ok(len))
+                Some(Ok(moved))
             }
             Self::Table(table) => {
                 let at = (!table.is_empty()).then(|| table.at(table.begin))?;
                 let value = &table.values[at * table.payload_len..][..table.payload_len];
-                if let Err(error) = to.try_push(FrameHeader::from_word(table.header), value) {
+                let header = FrameHeader::from_word(table.header);
+                if let Err(error) = to.try_push(header, value) {
                     return Some(Err(error));
                 }
                 table.pop();
-                Some(Ok(table.payload_len))
+                Some(Ok((header.topic_id, table.payload_len)))
             }
         }
     }

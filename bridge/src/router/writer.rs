@@ -210,9 +210,11 @@ impl Writer {
         while moved < limit && !self.broken {
             match self.forward_one() {
                 None => break,
-                Some(Ok(len)) => {
+                Some(Ok((topic_id, len))) => {
                     self.frames += 1;
                     self.bytes += len as u64;
+                    let at = self.gaps.index_of(self.id, topic_id);
+                    self.gaps.delivered(at, len);
                     moved += 1;
                 }
                 Some(Err(error)) => {
@@ -226,7 +228,7 @@ impl Writer {
         (moved, None)
     }
 
-    fn forward_one(&mut self) -> Option<Result<usize, ReserveError>> {
+    fn forward_one(&mut self) -> Option<Result<(u16, usize), ReserveError>> {
         if let Some(backlog) = &mut self.backlog {
             if let Some(outcome) = backlog.forward(&mut self.producer) {
                 return Some(outcome);

@@ -1,0 +1,185 @@
+use super::*;
+use mycelium_bridge::status::{Endpoint, Plane, Totals, Worker};
+
+fn moved(frames: u64) -> Delivered {
+    Delivered {
+        frames,
+        bytes: frames * 64,
+    }
+}
+
+/// A bridge with a worker that has crashed once and a client that does not keep up.
+fn some_status() -> Status {
+    let link = Link {
+        name: "momentum".into(),
+        number: 1,
+        pid: Some(4711),
+        transport: Some("shm".into()),
+        fallback: None,
+        degraded: Vec::new(),
+        epoch: 2,
+        last_error: None,
+        published: moved(1_234_567),
+        delivered: moved(1_234_567),
+        dropped: 0,
+        unrouted: 0,
+        missed: 0,
+        waiting: 0,
+        times_full: 12,
+        wakeups: 40_321,
+        socket_calls: 0,
+        ring_in: Level {
+            used: 0,
+            capacity: 1 << 20,
+        },
+        ring_out: Level {
+            used: 300_000,
+            capacity: 1 << 20,
+        },
+        topics: vec![Topic {
+            topic_id: 1001,
+            message: "Quote".into(),
+            published: moved(0),
+            delivered: moved(1_234_567),
+            missed: Missed::default(),
+        }],
+        contract_differences: Vec::new(),
+    };
+    let client = Link {
+        name: "viewer".into(),
+        number: 2,
+        pid: None,
+        transport: Some("socket".into()),
+        fallback: Some("REMOTE: the peer is on another host".into()),
+        last_error: Some("connection reset\u{7}".into()),
+        published: moved(0),
+        delivered: moved(1000),
+        missed: 77,
+        waiting: 5,
+        ring_out: Level {
+            used: 1 << 16,
+            capacity: 1 << 16,
+        },
+        topics: vec![Topic {
+            topic_id: 1001,
+            message: "Quote".into(),
+            published: moved(0),
+            delivered: moved(1000),
+            missed: Missed {
+                drop_oldest: 70,
+                conflated: 7,
+                ..Missed::default()
+            },
+        }],
+        ..link.clone()
+    };
+    Status {
+        version: "1.2.3".into(),
+        pid: 4700,
+        config: "/etc/mycelium/bridge.toml".into(),
+        started_ms: 1_000_000,
+        now_ms: 1_000_000 + 3_725_000,
+        metrics: Some("127.0.0.1:9464".into()),
+        workers: vec![
+            Worker {
+                name: "momentum".into(),
+                phase: "up".into(),
+                pid: Some(4711),
+                incarnation: 2,
+                restarts: 1,
+                hangs: 0,
+                up_since_ms: Some(1_000_000 + 3_665_000),
+                last_end: Some("signal: 9 (SIGKILL)".into()),
+            },
+            Worker {
+                name: "risk".into(),
+                phase: "waiting".into(),
+                pid: None,
+                incarnation: 0,
+                restarts: 0,
+                hangs: 0,
+                up_since_ms: None,
+                last_end: None,
+            },
+        ],
+        links: vec![link, client],
+        endpoints: vec![Endpoint {
+            address: "unix:/run/mycelium/bridge.sock".into(),
+            token: false,
+            handshakes: 1,
+            handshakes_max: 64,
+        }],
+        plane: Some(Plane::default()),
+        totals: Totals {
+            published: moved(1_234_567),
+            delivered: moved(1_235_567),
+            missed: 77,
+            refused_busy: 3,
+            ..Totals::default()
+        },
+    }
+}
+
+/// `UPDATE_GOLDEN=1` writes the file anew.
+fn assert_golden(name: &str, actual: &str) {
+    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(
+        actual, expected,
+        "{path} differs; look at it, and set UPDATE_GOLDEN=1 if it is right"
+    );
+}
+
+#[test]
+fn a_status_is_shown_in_tables() {
+    assert_golden("status.txt", &render(&some_status(), None));
+}
+
+#[test]
+fn with_an_earlier_status_there_are_rates() {
+    let earlier = some_status();
+    let mut status = earlier.clone();
+    status.now_ms += 2000;
+    status.links[0].delivered.frames += 5001;
+    status.links[0].topics[0].delivered.frames += 5001;
+    // This one was closed and opened again meanwhile, so it counts from 0.
+    status.links[1].delivered.frames = 10;
+    assert_golden("top.txt", &render(&status, Some(&earlier)));
+}
+
+#[test]
+fn another_process_has_no_rates() {
+    let earlier = some_status();
+    let status = Status {
+        pid: 1,
+        now_ms: earlier.now_ms + 1000,
+        ..earlier.clone()
+    };
+    assert!(!render(&status, Some(&earlier)).contains("/s)"));
+}
+
+#[test]
+fn a_data_plane_that_does_not_answer_is_said_so() {
+    let status = Status {
+        plane: None,
+        ..some_status()
+    };
+    assert!(render(&status, None).contains("data plane does not answer"));
+}
+
+#[test]
+fn a_bar_shows_anything_that_is_there() {
+    let bar = |used| {
+        bar(Level {
+            used,
+            capacity: 1000,
+        })
+    };
+    assert_eq!(bar(0), "··········   0%");
+    assert_eq!(bar(1), "█·········   1%");
+    assert_eq!(bar(500), "█████·····  50%");
+    assert_eq!(bar(2000), "██████████ 100%");
+}

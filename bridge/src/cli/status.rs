@@ -1,0 +1,80 @@
+//! `mycelium-bridge status`: how a running bridge is.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mycelium_bridge::config::Config;
+use mycelium_bridge::status::client::{AskError, ControlClient};
+
+use super::{EXIT_FAILURE, config_error, failure, picture};
+
+/// Exit code where no bridge runs.
+const EXIT_NO_BRIDGE: u8 = 3;
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct WhichBridge {
+    /// The configuration that the bridge runs with.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The control socket of the bridge.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    bridge: WhichBridge,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl WhichBridge {
+    /// Connects to the control socket; an error has been printed and is an exit code.
+    pub(super) fn connect(&self) -> Result<ControlClient, ExitCode> {
+        let path = match (&self.control, &self.config) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => match Config::load(path) {
+                Ok(config) => config.bridge.control.path,
+                Err(error) => return Err(config_error(&error)),
+            },
+            // The argument parser has seen to it that one of them is there.
+            (None, None) => PathBuf::new(),
+        };
+        ControlClient::connect(&path).map_err(|error| ask_failed(&error))
+    }
+}
+
+/// Prints why a bridge gave no status.
+pub(super) fn ask_failed(error: &AskError) -> ExitCode {
+    let code = match error {
+        AskError::NoBridge { .. } => EXIT_NO_BRIDGE,
+        AskError::Io { .. } | AskError::Answer { .. } => EXIT_FAILURE,
+    };
+    failure(error, error.hint(), code)
+}
+
+pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
+    let status = match arguments.bridge.connect() {
+        Ok(mut client) => client.status(),
+        Err(code) => return code,
+    };
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return ask_failed(&error),
+    };
+    let text = if arguments.json {
+        match serde_json::to_string(&status) {
+            Ok(text) => text + "\n",
+            Err(error) => return failure(error, "", EXIT_FAILURE),
+        }
+    } else {
+        picture::render(&status, None)
+    };
+    // A reader that has closed the pipe has seen enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

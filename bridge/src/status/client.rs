@@ -1,0 +1,124 @@
+//! Asks a running bridge over its control socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Status;
+
+/// Longest time for an answer; the bridge gives its data plane two seconds of it.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Longest answer, in bytes: some thousand links with a dozen topics each.
+const ANSWER_LEN_MAX: u64 = 64 << 20;
+
+/// Why a bridge gave no status.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens on the socket.
+    #[error("no bridge answers: control={}: {source}", path.display())]
+    NoBridge {
+        /// The control socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("bridge gave no answer: control={}: {source}", path.display())]
+    Io {
+        /// The control socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The answer is an error, or none that this program understands.
+    #[error("bridge gave another answer than a status: control={}: {text}", path.display())]
+    Answer {
+        /// The control socket.
+        path: PathBuf,
+        /// The error, or what is wrong with the answer.
+        text: String,
+    },
+}
+
+impl AskError {
+    /// What to do.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoBridge { .. } => {
+                "start it with mycelium-bridge run, or name the control socket of another one with --control PATH"
+            }
+            Self::Io { .. } => "is the bridge stopped, or of another user?",
+            Self::Answer { .. } => "use the program of the same version as the bridge",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Error { error: String },
+    Status(Box<Status>),
+}
+
+/// A connection to the control socket of a bridge.
+#[derive(Debug)]
+pub struct ControlClient {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl ControlClient {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError::NoBridge`].
+    pub fn connect(path: &Path) -> Result<Self, AskError> {
+        let stream = UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(ANSWER_MAX))?;
+            stream.set_write_timeout(Some(ANSWER_MAX))?;
+            Ok(stream)
+        });
+        let stream = stream.map_err(|source| AskError::NoBridge {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks for the status; waits up to five seconds for it.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]; the connection is of no use then.
+    pub fn status(&mut self) -> Result<Status, AskError> {
+        let io = |source| AskError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let request = self.stream.get_mut().write_all(b"{\"get\":\"status\"}\n");
+        request.map_err(io)?;
+        let mut line = Vec::new();
+        let mut limited = (&mut self.stream).take(ANSWER_LEN_MAX);
+        limited.read_until(b'\n', &mut line).map_err(io)?;
+        if !line.ends_with(b"\n") {
+            return Err(io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let text = match serde_json::from_slice(&line) {
+            Ok(Answer::Status(status)) => return Ok(*status),
+            Ok(Answer::Error { error }) => error,
+            Err(error) => error.to_string(),
+        };
+        Err(AskError::Answer {
+            path: self.path.clone(),
+            text,
+        })
+    }
+}

@@ -1,0 +1,352 @@
+//! The picture of a bridge in the text format of Prometheus (version 0.0.4).
+
+use std::fmt::Write;
+
+use super::model::{Link, Status, Topic, Worker};
+
+/// The text under construction.
+struct Text(String);
+
+/// How a metric behaves.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Goes up; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl Text {
+    /// One metric with all its samples; without any it is left out.
+    fn metric<'l>(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        help: &str,
+        samples: impl IntoIterator<Item = (Vec<(&'l str, &'l str)>, u64)>,
+    ) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return;
+        }
+        let (kind, suffix) = match kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+        };
+        let text = &mut self.0;
+        // Writing into a string does not fail.
+        let _ = writeln!(text, "# HELP mycelium_{name}{suffix} {help}");
+        let _ = writeln!(text, "# TYPE mycelium_{name}{suffix} {kind}");
+        for (labels, value) in samples {
+            let _ = write!(text, "mycelium_{name}{suffix}");
+            for (number, (label, value)) in labels.iter().enumerate() {
+                let open = if number == 0 { '{' } else { ',' };
+                let _ = write!(text, "{open}{label}=\"{}\"", escape(value));
+            }
+            let close = if labels.is_empty() { "" } else { "}" };
+            let _ = writeln!(text, "{close} {value}");
+        }
+    }
+
+    fn workers(
+        &mut self,
+        workers: &[Worker],
+        name: &str,
+        kind: Kind,
+        help: &str,
+        value: fn(&Worker) -> u64,
+    ) {
+        let samples = workers
+            .iter()
+            .map(|it| (vec![("worker", &*it.name)], value(it)));
+        self.metric(name, kind, help, samples);
+    }
+
+    fn links(
+        &mut self,
+        links: &[Link],
+        name: &str,
+        kind: Kind,
+        help: &str,
+        value: fn(&Link) -> u64,
+    ) {
+        let samples = links
+            .iter()
+            .map(|it| (vec![("link", &*it.name)], value(it)));
+        self.metric(name, kind, help, samples);
+    }
+
+    /// A metric of links with a value for each direction, seen from the bridge.
+    fn directions(
+        &mut self,
+        links: &[Link],
+        name: &str,
+        help: &str,
+        values: fn(&Link) -> [u64; 2],
+    ) {
+        let samples = links.iter().flat_map(|link| {
+            let [inward, outward] = values(link);
+            [("in", inward), ("out", outward)].map(|(direction, value)| {
+                (vec![("link", &*link.name), ("direction", direction)], value)
+            })
+        });
+        self.metric(name, Kind::Gauge, help, samples);
+    }
+
+    /// A counter of links by topic, for each direction that a topic has.
+    fn topics(&mut self, links: &[Link], name: &str, help: &str, values: fn(&Topic) -> [u64; 2]) {
+        let topics = links
+            .iter()
+            .flat_map(|link| link.topics.iter().map(move |it| (link, it)));
+        let samples = topics.flat_map(|(link, topic)| {
+            let frames = [topic.published.frames, topic.delivered.frames];
+            let [inward, outward] = values(topic);
+            let values = [("in", inward), ("out", outward)].into_iter().zip(frames);
+            let moved = values.filter(|(_, frames)| *frames > 0);
+            moved.map(|((direction, value), _)| {
+                let labels = vec![
+                    ("link", &*link.name),
+                    ("topic", &*topic.message),
+                    ("direction", direction),
+                ];
+                (labels, value)
+            })
+        });
+        self.metric(name, Kind::Counter, help, samples);
+    }
+}
+
+/// Renders a status. Counters of links are left out while the data plane does not answer, so that nothing seems to begin at 0
+/// again.
+pub(super) fn render(status: &Status) -> String {
+    use Kind::{Counter, Gauge};
+    let mut text = Text(String::new());
+    let one = |value| [(Vec::new(), value)];
+    text.metric(
+        "build_info",
+        Gauge,
+        "Version of the bridge; always 1.",
+        [(vec![("version", &*status.version)], 1)],
+    );
+    text.metric(
+        "start_time_seconds",
+        Gauge,
+        "When the bridge began to run, in seconds since 1970.",
+        one(status.started_ms / 1000),
+    );
+    workers(&mut text, &status.workers);
+    let phases = status.workers.iter();
+    let phases = phases.map(|it| (vec![("worker", &*it.name), ("phase", &*it.phase)], 1));
+    text.metric(
+        "worker_phase",
+        Gauge,
+        "Where a worker is in its life; 1 for the phase of the moment.",
+        phases,
+    );
+    let links = &status.links;
+    let transports = links.iter().filter_map(|link| {
+        let transport = link.transport.as_deref()?;
+        let labels = vec![("link", &*link.name), ("transport", transport)];
+        Some((labels, u64::from(link.fallback.is_some())))
+    });
+    text.metric(
+        "link_fallback",
+        Gauge,
+        "1 if a link goes without shared memory although that was allowed.",
+        transports,
+    );
+    text.links(
+        links,
+        "link_epochs",
+        Counter,
+        "How often a link was handed to a peer.",
+        |it| it.epoch,
+    );
+    text.links(
+        links,
+        "link_contract_differences",
+        Gauge,
+        "Messages that differ between the contracts of the bridge and the peer.",
+        |it| it.contract_differences.len() as u64,
+    );
+    text.links(
+        links,
+        "link_degraded_options",
+        Gauge,
+        "Options of the rings of a link that are not to be had.",
+        |it| it.degraded.len() as u64,
+    );
+    text.links(
+        links,
+        "link_socket_calls",
+        Counter,
+        "Sends and receives that moved application frames over the socket of a link.",
+        |it| it.socket_calls,
+    );
+    if let Some(plane) = &status.plane {
+        counters(&mut text, links);
+        text.metric(
+            "data_plane_parks",
+            Counter,
+            "Times that the data plane slept.",
+            one(plane.parks),
+        );
+        text.metric(
+            "data_plane_wakeups",
+            Counter,
+            "Sleeps of the data plane that a doorbell ended.",
+            one(plane.wakeups),
+        );
+    }
+    text.metric(
+        "data_plane_answers",
+        Gauge,
+        "1 if the data plane answered in time; otherwise counters of links are missing.",
+        one(u64::from(status.plane.is_some())),
+    );
+    let totals = &status.totals;
+    text.metric(
+        "refused_clients",
+        Counter,
+        "Clients that were refused.",
+        [
+            (vec![("reason", "busy")], totals.refused_busy),
+            (vec![("reason", "not_allowed")], totals.refused_not_allowed),
+        ],
+    );
+    text.metric(
+        "reloads",
+        Counter,
+        "Reloads of the configuration.",
+        [
+            (vec![("result", "applied")], totals.reloads_applied),
+            (vec![("result", "refused")], totals.reloads_refused),
+        ],
+    );
+    text.0
+}
+
+fn workers(text: &mut Text, workers: &[Worker]) {
+    use Kind::{Counter, Gauge};
+    text.workers(
+        workers,
+        "worker_up",
+        Gauge,
+        "1 while a worker is ready.",
+        |it| u64::from(it.up_since_ms.is_some()),
+    );
+    text.workers(
+        workers,
+        "worker_restarts",
+        Counter,
+        "Starts of a worker but for its first.",
+        |it| it.restarts,
+    );
+    text.workers(
+        workers,
+        "worker_hangs",
+        Counter,
+        "How often a worker was killed because it hung.",
+        |it| it.hangs,
+    );
+}
+
+fn counters(text: &mut Text, links: &[Link]) {
+    use Kind::{Counter, Gauge};
+    text.topics(
+        links,
+        "link_frames",
+        "Frames by topic; in: published by the peer, out: delivered to it.",
+        |it| [it.published.frames, it.delivered.frames],
+    );
+    text.topics(
+        links,
+        "link_payload_bytes",
+        "Bytes of the payloads of these frames.",
+        |it| [it.published.bytes, it.delivered.bytes],
+    );
+    let topics = links
+        .iter()
+        .flat_map(|link| link.topics.iter().map(move |it| (link, it)));
+    let missed = topics.flat_map(|(link, topic)| {
+        let missed = &topic.missed;
+        let causes = [
+            ("drop_newest", missed.drop_newest),
+            ("drop_oldest", missed.drop_oldest),
+            ("conflate", missed.conflated),
+            ("quarantine", missed.quarantined),
+        ];
+        let causes = causes.into_iter().filter(|(_, count)| *count > 0);
+        causes.map(|(cause, count)| {
+            (
+                vec![
+                    ("link", &*link.name),
+                    ("topic", &*topic.message),
+                    ("cause", cause),
+                ],
+                count,
+            )
+        })
+    });
+    text.metric(
+        "link_missed",
+        Counter,
+        "Frames that the peer wanted and did not get, by topic and cause.",
+        missed,
+    );
+    text.links(
+        links,
+        "link_dropped",
+        Counter,
+        "Published frames that were dropped: unknown topic, wrong size or layout.",
+        |it| it.dropped,
+    );
+    text.links(
+        links,
+        "link_unrouted",
+        Counter,
+        "Published frames that nobody wanted.",
+        |it| it.unrouted,
+    );
+    text.links(
+        links,
+        "link_waiting_frames",
+        Gauge,
+        "Frames that wait in front of the ring to the peer.",
+        |it| it.waiting,
+    );
+    text.links(
+        links,
+        "link_full",
+        Counter,
+        "Times that the ring to the peer was full and a publisher had to wait.",
+        |it| it.times_full,
+    );
+    text.links(
+        links,
+        "link_wakeups",
+        Counter,
+        "Times that the bridge woke the peer.",
+        |it| it.wakeups,
+    );
+    text.directions(
+        links,
+        "link_ring_used_bytes",
+        "Bytes in a ring that are not acknowledged.",
+        |it| [it.ring_in.used, it.ring_out.used],
+    );
+    text.directions(
+        links,
+        "link_ring_capacity_bytes",
+        "Bytes that a ring takes.",
+        |it| [it.ring_in.capacity, it.ring_out.capacity],
+    );
+}
+
+/// A label's value as the format wants it.
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

@@ -1,0 +1,474 @@
+//! Looking at a running bridge: the control socket, `status`, and the metrics.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use common::{Site, WATCHDOG, wait_for};
+use mycelium_bridge::status::Status;
+use mycelium_bridge::status::client::{AskError, ControlClient};
+use mycelium_messages::bandit::{CONTRACTS, Quote};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shm_transport::channel::{Channel, ConnectOptions};
+
+const WORKER: &str =
+    "[[worker]]\nname = 'sleeper'\ncommand = ['sh', '-c', 'sleep 1000']\nrestart = 'never'\n";
+const METRICS: &str = "[metrics]\nlisten = '127.0.0.1:0'\n";
+
+/// A bridge that runs as a process of its own; dropping it kills it.
+struct Running {
+    child: Child,
+    control: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mycelium-bridge"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+impl Running {
+    fn start(site: &Site, control: &str) -> Self {
+        let child = program(&["run", "--config"])
+            .arg(site.config())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the bridge starts");
+        let running = Self {
+            child,
+            control: site.path(control),
+        };
+        wait_for("the control socket", || running.client().ok());
+        running
+    }
+
+    fn client(&self) -> Result<ControlClient, AskError> {
+        ControlClient::connect(&self.control)
+    }
+
+    fn status(&self) -> Status {
+        let status = self.client().and_then(|mut client| client.status());
+        status.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        kill(pid, Signal::SIGTERM).expect("the bridge is there");
+        self.child.wait().expect("its status").code()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("the program runs");
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+fn connect(site: &Site, name: &str) -> Channel {
+    let options = ConnectOptions::for_contracts(&CONTRACTS).named(name);
+    let address = format!("unix:{}", site.path("bridge.sock").display());
+    Channel::connect(&address, &options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Two clients, one of which publishes quotes to the other; both stay.
+fn exchange(site: &Site, quotes: u64) -> (Channel, Channel) {
+    let (mut publisher, mut subscriber) = (connect(site, "feed"), connect(site, "reader"));
+    subscriber.subscribe::<Quote>().expect("subscribe");
+    for sequence in 1..=quotes {
+        let quote = Quote {
+            sequence,
+            ..Quote::default()
+        };
+        publisher.publish(&quote, Some(WATCHDOG)).expect("publish");
+        subscriber.recv(Some(WATCHDOG)).expect("a quote");
+    }
+    (publisher, subscriber)
+}
+
+#[test]
+fn status_counts_what_moved_by_link_and_topic() {
+    let site = Site::new("listen = 'bridge.sock'", WORKER);
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let _channels = exchange(&site, 100);
+    let status = bridge.status();
+    let quote_len = u64::try_from(size_of::<Quote>()).unwrap();
+    let link = |name: &str| status.links.iter().find(|link| link.name == name).unwrap();
+    let (feed, reader) = (link("feed"), link("reader"));
+    assert_eq!(
+        (feed.published.frames, feed.published.bytes),
+        (100, 100 * quote_len)
+    );
+    assert_eq!(
+        (reader.delivered.frames, reader.delivered.bytes),
+        (100, 100 * quote_len)
+    );
+    assert_eq!((feed.delivered.frames, reader.published.frames), (0, 0));
+    assert_eq!((feed.topics.len(), reader.topics.len()), (1, 1));
+    let (published, delivered) = (&feed.topics[0], &reader.topics[0]);
+    assert_eq!((&*published.message, published.topic_id), ("Quote", 1001));
+    assert_eq!(
+        (published.published, delivered.delivered),
+        (feed.published, reader.delivered)
+    );
+    assert_eq!(status.totals.published, feed.published);
+    assert_eq!(status.totals.delivered, reader.delivered);
+    assert_eq!(reader.ring_out.capacity, 1 << 20);
+    assert_eq!(feed.pid, Some(std::process::id()));
+    assert!(feed.transport.is_some() && status.plane.is_some());
+    assert_eq!(status.pid, bridge.child.id());
+    let worker = &status.workers[0];
+    assert_eq!(
+        (&*worker.name, &*worker.phase, worker.incarnation),
+        ("sleeper", "starting", 1)
+    );
+    assert!(worker.pid.is_some() && worker.up_since_ms.is_none());
+    let address = format!("unix:{}", site.path("bridge.sock").display());
+    assert_eq!(status.endpoints[0].address, address);
+}
+
+#[test]
+fn what_waits_is_seen_in_the_ring_and_counted_when_dropped() {
+    let site = Site::new(
+        "listen = 'bridge.sock'\nring_capacity = '4KiB'",
+        "[delivery]\nQuote = 'drop_oldest'\n",
+    );
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let (mut publisher, mut lazy) = (connect(&site, "feed"), connect(&site, "lazy"));
+    lazy.subscribe::<Quote>().expect("subscribe");
+    for _ in 0..500 {
+        publisher
+            .publish(&Quote::default(), Some(WATCHDOG))
+            .expect("publish");
+    }
+    let lazy = wait_for("500 quotes to be delivered, waiting or missed", || {
+        let status = bridge.status();
+        let lazy = status.links.into_iter().find(|link| link.name == "lazy")?;
+        (lazy.delivered.frames + lazy.waiting + lazy.missed == 500).then_some(lazy)
+    });
+    assert!(lazy.missed > 0 && lazy.waiting > 0, "{lazy:?}");
+    assert_eq!(lazy.topics[0].missed.drop_oldest, lazy.missed);
+    assert_eq!(lazy.topics[0].delivered, lazy.delivered);
+    assert!(
+        lazy.ring_out.used > 2048 && lazy.ring_out.used <= lazy.ring_out.capacity,
+        "{lazy:?}"
+    );
+}
+
+#[test]
+fn the_program_prints_tables_or_json() {
+    let site = Site::new("listen = 'bridge.sock'", WORKER);
+    let _bridge = Running::start(&site, "bridge.sock.control");
+    let _channels = exchange(&site, 3);
+    let (code, tables, errors) = run(program(&["status", "--config"]).arg(site.config()));
+    assert_eq!((code, &*errors), (Some(0), ""));
+    for part in [
+        "workers",
+        "  sleeper",
+        "links",
+        "  feed",
+        "topics",
+        "Quote",
+        "endpoints",
+    ] {
+        assert!(tables.contains(part), "{part} in {tables}");
+    }
+    let control = site.path("bridge.sock.control");
+    let (code, json, _) = run(program(&["status", "--json", "--control"]).arg(control));
+    assert_eq!(code, Some(0));
+    let status: Status = serde_json::from_str(&json).expect("a status");
+    assert_eq!(status.totals.published.frames, 3);
+}
+
+#[test]
+fn without_a_bridge_the_exit_code_says_so() {
+    let site = Site::new("listen = 'bridge.sock'", "");
+    let (code, out, errors) = run(program(&["status", "--config"]).arg(site.config()));
+    assert_eq!((code, &*out), (Some(3), ""));
+    let path = site.path("bridge.sock.control");
+    let expected = format!("error: no bridge answers: control={}: ", path.display());
+    assert!(errors.starts_with(&expected), "{errors}");
+    assert!(
+        errors.contains("\nhint: start it with mycelium-bridge run"),
+        "{errors}"
+    );
+    let (code, _, errors) = run(&mut program(&["status"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        errors.contains("--config <FILE>|--control <PATH>"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_control_socket_is_for_the_own_user_and_goes_with_the_bridge() {
+    let site = Site::new("", WORKER);
+    let bridge = Running::start(&site, "mycelium-state/control");
+    let mode = |path: &PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (control, directory) = (bridge.control.clone(), site.path("mycelium-state"));
+    assert_eq!((mode(&control), mode(&directory)), (0o600, 0o700));
+    bridge.stop();
+    assert!(!control.exists() && !directory.exists());
+    // What lies there already is left alone.
+    std::fs::create_dir(&directory).unwrap();
+    let bridge = Running::start(&site, "mycelium-state/control");
+    bridge.stop();
+    assert!(!control.exists() && directory.exists());
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_had_stops_only_a_bridge_that_asks_for_it() {
+    let site = Site::new("listen = 'bridge.sock'", "");
+    std::fs::write(site.path("bridge.sock.control"), "no socket").unwrap();
+    let mut child = program(&["run", "--config"])
+        .arg(site.config())
+        .spawn()
+        .unwrap();
+    wait_for("the listening socket", || {
+        UnixStream::connect(site.path("bridge.sock")).ok()
+    });
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(
+        log.contains("no control socket") && log.contains("kind=file"),
+        "{log}"
+    );
+
+    let site = Site::new("control = 'taken'", WORKER);
+    std::fs::write(site.path("taken"), "no socket").unwrap();
+    let (code, _, errors) = run(program(&["run", "--config"]).arg(site.config()));
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains("taken by something that is no socket"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_wrong_request_gets_an_answer_and_hurts_nobody() {
+    let site = Site::new("control = 'look'", WORKER);
+    let bridge = Running::start(&site, "look");
+    let mut stream = BufReader::new(UnixStream::connect(&bridge.control).unwrap());
+    stream.get_ref().set_read_timeout(Some(WATCHDOG)).unwrap();
+    let mut ask = |request: &[u8]| {
+        stream.get_mut().write_all(request).unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        line
+    };
+    for request in ["\n", "{}\n", "{\"get\":\"everything\"}\n", "\u{0}\u{1}\n"] {
+        let answer = ask(request.as_bytes());
+        assert!(
+            answer.starts_with("{\"error\":\"request is not understood: "),
+            "{answer}"
+        );
+    }
+    // The connection is still good.
+    assert!(ask(b"{\"get\":\"status\"}\n").contains("\"sleeper\""));
+    let answer = ask(&[b'x'; 1024]);
+    assert!(
+        answer.contains("request is too long") && answer.contains("max=1024"),
+        "{answer}"
+    );
+    assert_eq!(ask(b""), "", "the connection is closed");
+    assert_eq!(bridge.status().workers.len(), 1);
+}
+
+/// Status line, headers and body.
+fn http(address: &str, request: &str) -> (String, String, String) {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("an answer to the end");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("headers");
+    let (line, headers) = head.split_once("\r\n").expect("a status line");
+    (line.to_owned(), headers.to_owned(), body.to_owned())
+}
+
+/// Checks the text format line by line, and gives the samples by name and labels.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            && name.starts_with("mycelium_")
+    };
+    let (mut help, mut current) = (None, None);
+    let mut samples = BTreeMap::new();
+    let mut seen = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, text) = rest.split_once(' ').expect(line);
+            assert!(is_name(name) && text.ends_with('.'), "{line}");
+            assert!(!seen.contains(&name), "{name} comes twice");
+            seen.push(name);
+            help = Some(name);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect(line);
+            assert_eq!(help, Some(name), "TYPE follows HELP");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            current = Some(name);
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect(line);
+            let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+            assert_eq!(current, Some(name), "{line}");
+            if let Some(labels) = labels.strip_suffix("\"}") {
+                for label in labels.split("\",") {
+                    let (key, value) = label.split_once("=\"").expect(line);
+                    assert!(key.bytes().all(|byte| byte.is_ascii_lowercase()), "{line}");
+                    assert!(!value.contains(['"', '\\']), "{line}");
+                }
+            } else {
+                assert_eq!(labels, "", "{line}");
+            }
+            let value: f64 = value.parse().expect(line);
+            assert!(
+                samples.insert(sample.to_owned(), value).is_none(),
+                "{line} comes twice"
+            );
+        }
+    }
+    assert!(text.ends_with('\n'));
+    samples
+}
+
+#[test]
+fn metrics_are_in_the_format_of_prometheus_and_say_what_status_says() {
+    let site = Site::new("listen = 'bridge.sock'", &(METRICS.to_owned() + WORKER));
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let _channels = exchange(&site, 42);
+    let address = bridge.status().metrics.expect("metrics are served");
+    let (line, headers, body) = http(&address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    assert!(
+        headers.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"),
+        "{headers}"
+    );
+    assert!(
+        headers.contains(&format!("Content-Length: {}", body.len())),
+        "{headers}"
+    );
+    let samples = samples(&body);
+    let value = |sample: &str| samples.get(sample).copied();
+    let frames = "mycelium_link_frames_total{link=\"feed\",topic=\"Quote\",direction=\"in\"}";
+    assert_eq!(value(frames), Some(42.0), "{body}");
+    let bytes =
+        "mycelium_link_payload_bytes_total{link=\"reader\",topic=\"Quote\",direction=\"out\"}";
+    assert_eq!(value(bytes), Some((42 * size_of::<Quote>()) as f64));
+    assert_eq!(
+        value("mycelium_worker_restarts_total{worker=\"sleeper\"}"),
+        Some(0.0)
+    );
+    assert_eq!(
+        value("mycelium_worker_phase{worker=\"sleeper\",phase=\"starting\"}"),
+        Some(1.0)
+    );
+    let capacity = "mycelium_link_ring_capacity_bytes{link=\"feed\",direction=\"out\"}";
+    assert_eq!(value(capacity), Some(1_048_576.0));
+    assert_eq!(value("mycelium_data_plane_answers"), Some(1.0));
+    assert!(
+        samples
+            .keys()
+            .any(|it| it.starts_with("mycelium_link_fallback{link=\"feed\""))
+    );
+}
+
+#[test]
+fn anything_but_a_request_for_metrics_is_refused() {
+    let site = Site::new("control = 'look'", &(METRICS.to_owned() + WORKER));
+    let bridge = Running::start(&site, "look");
+    let address = bridge.status().metrics.expect("metrics are served");
+    // One that says nothing takes a place and holds nobody up.
+    let _silent = TcpStream::connect(&address).unwrap();
+    for (request, expected) in [
+        ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        (
+            "POST /metrics HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 405 Method Not Allowed",
+        ),
+        ("nonsense\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+    ] {
+        let (line, headers, _) = http(&address, request);
+        assert_eq!(line, expected);
+        assert!(headers.contains("Connection: close"));
+    }
+    let endless = format!("GET /metrics HTTP/1.1\r\nX: {}", "y".repeat(8192));
+    let (line, ..) = http(&address, &endless[..8192]);
+    assert!(line.starts_with("HTTP/1.1 431 "), "{line}");
+    let (line, _, body) = http(&address, "HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert_eq!((&*line, &*body), ("HTTP/1.1 200 OK", ""));
+}
+
+#[test]
+fn what_is_wrong_with_the_keys_is_said_by_check() {
+    for (table, message) in [
+        (
+            "[metrics]\nlisten = '0.0.0.0:9464'\n",
+            "[metrics]: other hosts could read names and counts of everything: host=0.0.0.0",
+        ),
+        (
+            "[metrics]\nlisten = '9464'\n",
+            "[metrics]: listen is no host and port: value='9464'",
+        ),
+        ("[metrics]\n", "[metrics]: missing key 'listen'"),
+        (
+            "[metrics]\nport = 9464\nlisten = '127.0.0.1:1'\n",
+            "[metrics]: unknown key 'port'",
+        ),
+    ] {
+        let site = Site::new("", table);
+        let (code, _, errors) = run(program(&["check", "--config"]).arg(site.config()));
+        assert_eq!(code, Some(2), "{table}");
+        assert!(errors.contains(message), "{errors}");
+    }
+    let open = "[metrics]\nlisten = '0.0.0.0:9464'\nallow_remote = true\n";
+    let site = Site::new("", open);
+    assert_eq!(
+        run(program(&["check", "--config"]).arg(site.config())).0,
+        Some(0)
+    );
+    let site = Site::new("listen = 'a.sock'\ncontrol = 'a.sock'", "");
+    let (code, _, errors) = run(program(&["check", "--config"]).arg(site.config()));
+    assert_eq!(code, Some(2));
+    assert!(
+        errors.contains("control and listen are the same path"),
+        "{errors}"
+    );
+}
