@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `status`, `quarantine` and `demo`.
+//! The command line: `run`, `check`, `status`, `top`, `quarantine` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -17,6 +17,9 @@ mod quarantine;
 mod run;
 mod status;
 mod table;
+#[allow(unsafe_code)]
+mod terminal;
+mod top;
 
 /// Exit code of a failure while running.
 const EXIT_FAILURE: u8 = 1;
@@ -53,6 +56,8 @@ enum Command {
         after_help = "Exit codes: 0 answered, 1 no usable answer, 2 wrong arguments or configuration, 3 no bridge runs."
     )]
     Status(status::StatusArguments),
+    /// The same on the whole terminal, every second, with rates; q or Ctrl-C ends. Once where standard output is no terminal.
+    Top(top::TopArguments),
     /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
     #[command(name = GUARD_COMMAND, hide = true)]
     Guard {
@@ -84,6 +89,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config, running } => check(&config, running.as_deref()),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),

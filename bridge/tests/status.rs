@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +15,9 @@ use common::{Site, WATCHDOG, wait_for};
 use mycelium_bridge::status::Status;
 use mycelium_bridge::status::client::{AskError, ControlClient};
 use mycelium_messages::bandit::{CONTRACTS, Quote};
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
 use shm_transport::channel::{Channel, ConnectOptions};
 
@@ -471,4 +474,67 @@ fn what_is_wrong_with_the_keys_is_said_by_check() {
         errors.contains("control and listen are the same path"),
         "{errors}"
     );
+}
+
+#[test]
+fn top_prints_once_with_rates_where_there_is_no_terminal() {
+    let site = Site::new("listen = 'bridge.sock'", WORKER);
+    let _bridge = Running::start(&site, "bridge.sock.control");
+    let _channels = exchange(&site, 7);
+    let (code, out, errors) = run(program(&["top", "--config"]).arg(site.config()));
+    assert_eq!((code, &*errors), (Some(0), ""));
+    assert!(out.contains("7 (0/s)") && !out.contains('\x1b'), "{out}");
+}
+
+/// What comes up to and with the first read that holds `part`.
+fn read_until(terminal: &mut File, part: &str) -> String {
+    let mut shown = Vec::new();
+    let mut chunk = [0; 4096];
+    while !String::from_utf8_lossy(&shown).contains(part) {
+        let count = terminal.read(&mut chunk).expect("what top shows");
+        assert!(count > 0, "the terminal is closed");
+        shown.extend_from_slice(&chunk[..count]);
+    }
+    text(&shown)
+}
+
+#[test]
+fn top_on_a_terminal_ends_with_a_key_or_a_signal_and_restores_everything() {
+    let site = Site::new("control = 'look'", WORKER);
+    let _bridge = Running::start(&site, "look");
+    for key in [Some(b"q"), Some(b"\x03"), None::<&[u8; 1]>] {
+        let size = Winsize {
+            ws_row: 40,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).expect("a terminal");
+        let before = tcgetattr(&pty.slave).expect("its settings");
+        let side = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+        let mut child = program(&["top", "--config"])
+            .arg(site.config())
+            .stdin(side())
+            .stdout(side())
+            .spawn()
+            .expect("top starts");
+        let mut master = File::from(pty.master);
+        let shown = read_until(&mut master, "q ends");
+        assert!(
+            shown.contains("sleeper") && shown.starts_with("\x1b[?1049h"),
+            "{shown:?}"
+        );
+        // A second picture comes by itself.
+        read_until(&mut master, "q ends");
+        match key {
+            Some(key) => master.write_all(key).expect("a key"),
+            None => kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap(),
+        }
+        read_until(&mut master, "\x1b[?1049l");
+        assert_eq!(child.wait().expect("its status").code(), Some(0), "{key:?}");
+        assert_eq!(
+            tcgetattr(&pty.slave).unwrap().local_flags,
+            before.local_flags
+        );
+    }
 }

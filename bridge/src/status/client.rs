@@ -93,6 +93,12 @@ impl ControlClient {
         })
     }
 
+    /// The control socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Asks for the status; waits up to five seconds for it.
     ///
     /// # Errors
