@@ -256,6 +256,17 @@ impl RingMemory {
 }
 
 /// A look at a ring from outside; see [`RingMemory::glance`].
+///
+/// ```
+/// # use shm_transport::frame::FrameHeader;
+/// # use shm_transport::ring::{Producer, RingGlance, RingMemory};
+/// let memory = RingMemory::heap(4096)?;
+/// let mut producer = Producer::attach(memory.clone())?;
+/// producer.try_push(FrameHeader::new(1001, 8), b"12345678")?;
+/// let one_record = RingGlance { head: 0, tail: 16, consumer_parked: false };
+/// assert_eq!(memory.glance(), one_record);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingGlance {
     /// How far the consumer has acknowledged, as a position.

@@ -29,6 +29,19 @@ const RELAY_LEN: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What a client of a `tls:` address trusts, and how it shows who it is.
+///
+/// ```
+/// use shm_transport::channel::ConnectOptions;
+/// use shm_transport::socket::TlsOptions;
+///
+/// let mut options = ConnectOptions::default();
+/// options.tls = TlsOptions {
+///     ca_file: Some("bridge-ca.pem".into()),
+///     certificate: None,
+/// };
+/// // Channel::connect("tls:bridge.example:7443", &options) trusts that authority, and nobody else.
+/// assert!(options.tls.ca_file.is_some());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
     /// PEM file with the certificates of the authorities that may vouch for the bridge, or with its own certificate.

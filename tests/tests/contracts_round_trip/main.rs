@@ -133,7 +133,7 @@ fn application_messages_survive_the_way_to_the_other_language_and_back() {
 
 #[test]
 fn control_frames_survive_the_way_to_the_other_language_and_back() {
-    run("control.yaml", "mycelium._control", control::each, 12);
+    run("control.yaml", "mycelium._control", control::each, 13);
 }
 
 #[test]
