@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `status`, `top`, `quarantine` and `demo`.
+//! The command line: `run`, `check`, `status`, `top`, `tap`, `quarantine` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -17,6 +17,7 @@ mod quarantine;
 mod run;
 mod status;
 mod table;
+mod tap;
 #[allow(unsafe_code)]
 mod terminal;
 mod top;
@@ -58,6 +59,8 @@ enum Command {
     Status(status::StatusArguments),
     /// The same on the whole terminal, every second, with rates; q or Ctrl-C ends. Once where standard output is no terminal.
     Top(top::TopArguments),
+    /// The messages of a topic as they come, decoded. Nobody waits for the reader: what it does not take is left out.
+    Tap(tap::TapArguments),
     /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
     #[command(name = GUARD_COMMAND, hide = true)]
     Guard {
@@ -90,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check { config, running } => check(&config, running.as_deref()),
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments),
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),

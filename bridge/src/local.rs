@@ -107,6 +107,18 @@ impl LocalChannel {
         self.subscribe_to(&MessageInfo::dynamic::<M>(), None)
     }
 
+    /// As [`LocalChannel::subscribe_with`], by number, for a program that has the layout from the bridge itself.
+    pub(crate) fn subscribe_topic(
+        &self,
+        topic_id: u16,
+        delivery: Delivery,
+    ) -> Result<(), ChannelError> {
+        let plane = &self.plane;
+        plane
+            .subscribe_soon(self.link, topic_id, Some(delivery))
+            .map_err(closed)
+    }
+
     fn subscribe_to(
         &self,
         message: &MessageInfo,

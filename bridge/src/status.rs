@@ -16,9 +16,11 @@ use crate::listen::{ListenError, Listener};
 pub mod client;
 mod collect;
 mod control;
+mod decode;
 mod http;
 mod metrics;
 mod model;
+mod tap;
 
 pub use model::{Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Worker};
 

@@ -34,7 +34,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// The answer is an error, or none that this program understands.
-    #[error("bridge gave another answer than a status: control={}: {text}", path.display())]
+    #[error("bridge gave another answer than was asked for: control={}: {text}", path.display())]
     Answer {
         /// The control socket.
         path: PathBuf,
@@ -126,5 +126,46 @@ impl ControlClient {
             path: self.path.clone(),
             text,
         })
+    }
+
+    /// Gives the messages of a topic to `each`, a line for each, until it returns `false` or the bridge stops. As text, lines
+    /// that begin with `-- ` say what was left out.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]; [`AskError::Answer`] if the contracts of the bridge have no such message.
+    pub fn tap(
+        mut self,
+        message: &str,
+        json: bool,
+        mut each: impl FnMut(&str) -> bool,
+    ) -> Result<(), AskError> {
+        let path = self.path;
+        let io = |source| AskError::Io {
+            path: path.clone(),
+            source,
+        };
+        let form = if json { "json" } else { "text" };
+        let request = serde_json::json!({ "tap": message, "form": form });
+        let stream = self.stream.get_mut();
+        stream
+            .write_all(format!("{request}\n").as_bytes())
+            .map_err(io)?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line).map_err(io)?;
+        if let Ok(Answer::Error { error }) = serde_json::from_str(&line) {
+            return Err(AskError::Answer { path, text: error });
+        }
+        // The next message may be long in coming.
+        self.stream.get_ref().set_read_timeout(None).map_err(io)?;
+        loop {
+            line.clear();
+            if self.stream.read_line(&mut line).map_err(io)? == 0 {
+                return Ok(());
+            }
+            if !each(line.trim_end_matches('\n')) {
+                return Ok(());
+            }
+        }
     }
 }

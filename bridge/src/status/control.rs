@@ -1,7 +1,8 @@
 //! The control socket: one request a line, one JSON answer a line, for the user of the bridge alone.
 //!
-//! `{"get":"status"}` is answered with a [`Status`](super::Status), anything else with `{"error": "…"}`. A connection may ask as
-//! often as it likes; one that is silent for a minute is closed.
+//! `{"get":"status"}` is answered with a [`Status`](super::Status), `{"tap":"Quote"}` with `{"tap":"Quote"}` and then a line for
+//! each message until the connection is closed, anything else with `{"error": "…"}`. A connection may ask as often as it
+//! likes; one that is silent for a minute is closed.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -13,10 +14,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::decode::Form;
+use super::tap::Tap;
 use super::{CONNECTIONS_MAX, Source, note_failed};
 use crate::listen::{ListenError, Listener};
 
@@ -31,9 +34,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What may be asked.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    get: Subject,
+#[serde(untagged, expecting = "neither get nor tap", deny_unknown_fields)]
+enum Request {
+    Get {
+        get: Subject,
+    },
+    Tap {
+        tap: String,
+        #[serde(default)]
+        form: Form,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,11 +134,8 @@ impl Socket {
             };
             let source = source.clone();
             connections.spawn(async move {
-                note_failed(
-                    "a request on the control socket",
-                    answer_all(stream, &source).await,
-                );
-                drop(place);
+                let answered = answer_all(stream, &source, place).await;
+                note_failed("a request on the control socket", answered);
             });
         }
     }
@@ -139,7 +146,12 @@ fn is_own_user(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own)
 }
 
-async fn answer_all(stream: UnixStream, source: &Source) -> io::Result<()> {
+/// Keeps the place of the connection for as long as it is served, by a tap's thread also.
+async fn answer_all(
+    stream: UnixStream,
+    source: &Source,
+    place: OwnedSemaphorePermit,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -153,33 +165,55 @@ async fn answer_all(stream: UnixStream, source: &Source) -> io::Result<()> {
             return Ok(());
         }
         let is_whole = line.ends_with(b"\n");
-        let mut answer = if is_whole {
+        let (mut answer, tap) = if is_whole {
             answer(&line, source).await
         } else {
-            error(&format!(
+            let text = format!(
                 "request is too long or has no line end: length={}, max={REQUEST_MAX} bytes",
                 line.len()
-            ))
+            );
+            (error(&text), None)
         };
         answer.push('\n');
         timeout(ANSWER_MAX, write.write_all(answer.as_bytes())).await??;
+        if let Some(tap) = tap {
+            let whole = read.into_inner().reunite(write);
+            let stream = whole.map_err(io::Error::other)?.into_std()?;
+            let thread = std::thread::Builder::new().name("mycelium-tap".into());
+            thread.spawn(move || {
+                note_failed("a tap", tap.run(stream));
+                drop(place);
+            })?;
+            return Ok(());
+        }
         if !is_whole {
             return Ok(());
         }
     }
 }
 
-async fn answer(line: &[u8], source: &Source) -> String {
+async fn answer(line: &[u8], source: &Source) -> (String, Option<Tap>) {
     match serde_json::from_slice::<Request>(line) {
-        Ok(Request {
+        Ok(Request::Get {
             get: Subject::Status,
         }) => {
             let status = source.status().await;
-            serde_json::to_string(&status).unwrap_or_else(|failed| error(&failed.to_string()))
+            let text = serde_json::to_string(&status);
+            (
+                text.unwrap_or_else(|failed| error(&failed.to_string())),
+                None,
+            )
         }
-        Err(problem) => error(&format!(
-            "request is not understood: {problem}; write {{\"get\":\"status\"}}"
-        )),
+        Ok(Request::Tap { tap, form }) => match Tap::open(source, &tap, form) {
+            Ok(opened) => (serde_json::json!({ "tap": tap }).to_string(), Some(opened)),
+            Err(text) => (error(&text), None),
+        },
+        Err(problem) => {
+            let text = format!(
+                "request is not understood: {problem}; write {{\"get\":\"status\"}} or {{\"tap\":\"MESSAGE\"}}"
+            );
+            (error(&text), None)
+        }
     }
 }
 
