@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `status`, `top`, `tap`, `quarantine` and `demo`.
+//! The command line: `run`, `check`, `init`, `schema`, `status`, `top`, `tap`, `quarantine` and `demo`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,6 +12,7 @@ use mycelium_bridge::reload::Plan;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
+mod init;
 mod picture;
 mod quarantine;
 mod run;
@@ -61,6 +62,14 @@ enum Command {
     Top(top::TopArguments),
     /// The messages of a topic as they come, decoded. Nobody waits for the reader: what it does not take is left out.
     Tap(tap::TapArguments),
+    /// Write a commented configuration to begin with, and contracts beside it; never touches a file that exists.
+    Init {
+        /// The file, or the directory that bridge.toml goes into.
+        #[arg(value_name = "PATH", default_value = "bridge.toml")]
+        path: PathBuf,
+    },
+    /// Print the JSON schema of the configuration, for editors.
+    Schema,
     /// Ends what workers have started when the bridge is killed; the bridge starts it itself.
     #[command(name = GUARD_COMMAND, hide = true)]
     Guard {
@@ -94,6 +103,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments),
+        Command::Init { path } => init::init(&path),
+        Command::Schema => init::schema(),
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),
