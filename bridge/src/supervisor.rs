@@ -3,7 +3,7 @@
 //! A worker must not outlive the bridge, even one killed with SIGKILL: it asks the kernel for SIGKILL on the death of
 //! its parent (`PR_SET_PDEATHSIG`). The kernel means the *thread* that started it, so workers may only be started from a
 //! thread that lives as long as the bridge; that is the control thread of [`crate::event_loop`]. What the worker starts
-//! is ended with it: its process group, and whatever carries its mark ([`tree`]).
+//! is ended with it: its process group, and whatever carries its mark (`tree.rs`).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -304,6 +304,7 @@ def interrupted(after: int, send: Callable[[], object], *, real: bool = False) -
         return trace
 
     tracer = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 asks whether some frame wants them, only once
     sys.settrace(trace)
     try:
         send()

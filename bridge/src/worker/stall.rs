@@ -1,7 +1,7 @@
 //! Whether a worker hangs: frames wait for it, and nothing moves. A plain value that is shown the worker's rings again
 //! and again; no clock, no I/O.
 //!
-//! A worker hangs if for [`LOOKS`] looks in a row
+//! A worker hangs if for four looks in a row
 //! - frames wait for it that it has not acknowledged, and
 //! - it has neither acknowledged nor published anything since the look before, and
 //! - it does not sleep until frames come: then it has seen what is there, and only keeps it (an array over the ring), and
