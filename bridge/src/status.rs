@@ -22,7 +22,9 @@ mod metrics;
 mod model;
 mod tap;
 
-pub use model::{Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Worker};
+pub use model::{
+    Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Uplink, Worker,
+};
 
 /// Connections to one of the two sockets that are served at once; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 16;

@@ -17,6 +17,7 @@ pub(super) fn render(status: &Status, earlier: Option<&Status>) -> String {
         ("workers", workers(status)),
         ("links", links(status, &rates)),
         ("topics", topics(status, &rates)),
+        ("uplinks", uplinks(status)),
         ("endpoints", endpoints(status)),
     ] {
         if !table.is_empty() {
@@ -63,7 +64,9 @@ fn head(status: &Status, rates: &Rates<'_>) -> String {
     let totals = &status.totals;
     let before = rates.earlier.map(|it| it.totals);
     let moved = |now: Delivered, before: Option<Delivered>| {
-        format!("{} frames, {}", rates.count(now, before), bytes(now.bytes))
+        let rate = rates.of(now.frames, before.map(|it| it.frames));
+        let rate = rate.map_or_else(String::new, |rate| format!(" ({}/s)", grouped(rate)));
+        format!("{} frames{rate}, {}", grouped(now.frames), bytes(now.bytes))
     };
     let mut text = format!(
         "mycelium-bridge {}  pid {}  running for {}  {}\n",
@@ -192,6 +195,33 @@ fn topics(status: &Status, rates: &Rates<'_>) -> Table {
                 rates.count(topic.delivered, before.map(|it| it.delivered)),
                 missed(&topic.missed),
             ]);
+        }
+    }
+    table
+}
+
+fn uplinks(status: &Status) -> Table {
+    let mut table = Table::new(&[
+        ("name", Left),
+        ("state", Left),
+        ("connections", Right),
+        ("imported", Right),
+        ("exported", Right),
+        ("dropped", Right),
+        ("address", Left),
+    ]);
+    for uplink in &status.uplinks {
+        table.row(vec![
+            uplink.name.clone(),
+            uplink.state.clone(),
+            grouped(uplink.connections),
+            grouped(uplink.imported),
+            grouped(uplink.exported),
+            grouped(uplink.dropped),
+            uplink.address.clone(),
+        ]);
+        if let Some(error) = &uplink.last_error {
+            table.note(&format!("last error: {error}"));
         }
     }
     table

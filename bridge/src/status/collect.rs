@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Source;
 use super::model::{
-    Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Worker,
+    Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Uplink, Worker,
 };
 use crate::event_loop::WorkerStatus;
-use crate::link::LinkStatus;
+use crate::link::{LinkStatus, UplinkState, UplinkStatus};
 use crate::listen;
 use crate::router::{Flow, LinkGap, LinkView, RingLevel, TopicView};
 
@@ -46,6 +46,7 @@ impl Source {
             workers: workers.into_iter().map(worker).collect(),
             totals: self.totals(&links),
             links,
+            uplinks: self.registry.uplinks().into_iter().map(uplink).collect(),
             endpoints: endpoints.iter().map(|it| endpoint(it)).collect(),
             plane,
         }
@@ -126,6 +127,24 @@ fn worker(status: WorkerStatus) -> Worker {
         hangs: status.stalls,
         up_since_ms: status.up_since.map(milliseconds),
         last_end: status.last_end,
+    }
+}
+
+fn uplink(status: UplinkStatus) -> Uplink {
+    let state = match status.state {
+        UplinkState::Disconnected => "disconnected",
+        UplinkState::Connected => "connected",
+        UplinkState::Ended => "ended",
+    };
+    Uplink {
+        name: status.name,
+        address: status.address,
+        state: state.to_owned(),
+        connections: status.connections,
+        imported: status.imported,
+        exported: status.exported,
+        dropped: status.wrong_size + status.too_large,
+        last_error: status.last_error,
     }
 }
 

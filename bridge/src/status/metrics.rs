@@ -204,6 +204,27 @@ pub(super) fn render(status: &Status) -> String {
         "1 if the data plane answered in time; otherwise counters of links are missing.",
         one(u64::from(status.plane.is_some())),
     );
+    let uplinks = status.uplinks.iter();
+    let connected = uplinks.map(|it| {
+        (
+            vec![("uplink", &*it.name)],
+            u64::from(it.state == "connected"),
+        )
+    });
+    text.metric(
+        "uplink_connected",
+        Gauge,
+        "1 while there is a connection to a Mycelium bus.",
+        connected,
+    );
+    let uplinks = status.uplinks.iter();
+    let connections = uplinks.map(|it| (vec![("uplink", &*it.name)], it.connections));
+    text.metric(
+        "uplink_connections",
+        Counter,
+        "Connections to a Mycelium bus that were made.",
+        connections,
+    );
     let totals = &status.totals;
     text.metric(
         "refused_clients",

@@ -22,6 +22,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// By number.
     pub links: Vec<Link>,
+    /// Connections to Mycelium buses, in the order of the configuration.
+    #[serde(default)]
+    pub uplinks: Vec<Uplink>,
     /// Where clients can connect; none while the bridge stops.
     pub endpoints: Vec<Endpoint>,
     /// The data plane; `None` if it did not answer, and then all counters of links are 0.
@@ -142,6 +145,27 @@ pub struct Missed {
     pub conflated: u64,
     /// They were moved aside because they kept killing their worker.
     pub quarantined: u64,
+}
+
+/// A connection to a Mycelium bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Its name, which its link has, too.
+    pub name: String,
+    /// Where the bus listens.
+    pub address: String,
+    /// Disconnected, connected, or ended.
+    pub state: String,
+    /// Connections that were made.
+    pub connections: u64,
+    /// Frames from the bus that were published.
+    pub imported: u64,
+    /// Frames that were handed to a connection whole.
+    pub exported: u64,
+    /// Frames dropped because of their size, either way.
+    pub dropped: u64,
+    /// Why the last attempt or connection ended.
+    pub last_error: Option<String>,
 }
 
 /// Where clients can connect.

@@ -1,5 +1,5 @@
 use super::*;
-use mycelium_bridge::status::{Endpoint, Plane, Totals, Worker};
+use mycelium_bridge::status::{Endpoint, Plane, Totals, Uplink, Worker};
 
 fn moved(frames: u64) -> Delivered {
     Delivered {
@@ -103,6 +103,16 @@ fn some_status() -> Status {
             },
         ],
         links: vec![link, client],
+        uplinks: vec![Uplink {
+            name: "exchange".into(),
+            address: "tcp:10.0.0.7:7700".into(),
+            state: "disconnected".into(),
+            connections: 3,
+            imported: 12_000,
+            exported: 40,
+            dropped: 0,
+            last_error: Some("connection refused".into()),
+        }],
         endpoints: vec![Endpoint {
             address: "unix:/run/mycelium/bridge.sock".into(),
             token: false,
