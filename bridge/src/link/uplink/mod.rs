@@ -93,6 +93,7 @@ pub(super) async fn run(
                 board: prepared.board,
                 mover,
                 is_connected: false,
+                said: None,
             };
             let drained = Box::pin(drained(shared, ending));
             uplink.run(drained).await;
@@ -138,6 +139,15 @@ struct Uplink {
     mover: Mover,
     /// Whether the bridge waits for it when it stops.
     is_connected: bool,
+    /// What went wrong last and was said to operators; the same again is for developers.
+    said: Option<Trouble>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    CannotConnect,
+    Lost,
 }
 
 impl Uplink {
@@ -162,6 +172,7 @@ impl Uplink {
                     let spoke = matches!(end, End::HangUp { received, .. } if received > 0);
                     if spoke || lasted > self.config.backoff_max {
                         failures = 0;
+                        self.said = None;
                     }
                     self.disconnected(&end, lasted, failures);
                     if let End::Finished | End::Corrupt(_) = end {
@@ -199,14 +210,15 @@ impl Uplink {
         tracing::info!(uplink = name, %address, connections, import = import.join(","), export = export.join(","), "uplink is connected");
     }
 
-    fn not_connected(&self, error: &io::Error, failures: u32) {
+    fn not_connected(&mut self, error: &io::Error, failures: u32) {
         let UplinkConfig { name, address, .. } = &self.config;
         let text = format!("cannot connect: address={address}: {error}");
-        if failures == 0 {
+        if self.said != Some(Trouble::CannotConnect) {
             tracing::warn!(uplink = name, %address, %error, "uplink cannot connect; it goes on trying");
         } else {
             tracing::debug!(uplink = name, %address, %error, failures, "uplink cannot connect");
         }
+        self.said = Some(Trouble::CannotConnect);
         self.note(text);
     }
 
@@ -227,11 +239,12 @@ impl Uplink {
                  this uplink with the same bytes ({text})"
             );
         }
-        if failures == 0 {
+        if self.said != Some(Trouble::Lost) {
             tracing::warn!(uplink = name, %address, error = text, "uplink lost its connection; it is made again");
         } else {
             tracing::debug!(uplink = name, %address, error = text, failures, "uplink lost its connection again");
         }
+        self.said = Some(Trouble::Lost);
         self.note(text);
     }
 
