@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) mod metrics;
+
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
 
 /// After this a test is considered hung. Generous, because the machine may be busy.
