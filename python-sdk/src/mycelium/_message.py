@@ -13,6 +13,7 @@ import operator
 import struct
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from ._schema import Contracts, DynamicMessage, Field
@@ -59,8 +60,8 @@ _PREFIX: Final = 8
 
 _M = TypeVar("_M", bound="Message")
 _SINGLE: Final = struct.Struct("<f")
-_ROOM_LEN: Final = 1024
-_ROOM_MESSAGES: Final = 16
+_ROOM_LEN: Final = 4096
+_ROOM_MESSAGES: Final = 64
 """Messages that share a buffer, unless they need more than `_ROOM_LEN` bytes."""
 
 CANNOT_PACK: Final = (AttributeError, IndexError, OverflowError, TypeError, ValueError, struct.error)
@@ -88,8 +89,9 @@ def make_room(room: list[_Place], size: int) -> list[_Place]:
     """
     count = max(min(_ROOM_LEN // max(size, 8), _ROOM_MESSAGES), 1)
     # The first word is nobody's: only a message that has a buffer for itself lies at word 0.
-    views = Views(bytearray(8 + count * size))
-    room.extend((views, start >> 3, views.raw, start) for start in range(8, 8 + count * size, size))
+    end = 8 + count * size
+    views = Views(bytearray(end))
+    room.extend(zip(repeat(views), range(1, end >> 3, size >> 3), repeat(views.raw), range(8, end, size)))
     return room
 
 

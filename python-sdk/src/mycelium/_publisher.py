@@ -61,7 +61,7 @@ class Publisher(Generic[MessageT]):
             require_codec(kind)
         if fixed:
             self._check_size(self._size)
-            self._zeros = memoryview(bytes(self._count * 8 - 8)).cast("Q")
+            self._zeros = memoryview(bytes(self._count * 8)).cast("Q")  # of the payload, and of the header behind it
         channel._publishers.add(self)
 
     def _go_over(self, producer: Any, max_payload: int) -> None:
@@ -248,10 +248,12 @@ class Reservation(Generic[MessageT]):
                 producer.limit = -1  # Until the end of the block every other send takes the long way and looks at this:
                 self._thread = me
                 channel._reserved = self
+                # With the header behind the record, which lies inside of the ring on this way.
+                producer.words[word + 1 : word + count + 1] = publisher._zeros
             else:
                 word, limit = channel._claim(count, channel._deadline(self._timeout), self), -1
                 producer = publisher._producer
-            producer.words[word + 1 : word + count] = publisher._zeros
+                producer.words[word + 1 : word + count] = publisher._zeros[1:]
             self._word = word
             self._limit = limit
             message: Any = _new(publisher.contract)
@@ -286,7 +288,6 @@ class Reservation(Generic[MessageT]):
             return
         words = producer.words
         producer.limit = COMMITTING
-        words[next_word] = 0
         words[word] = publisher._header
         producer.word = next_word
         producer.frames += 1
