@@ -6,6 +6,7 @@
 //! nothing has to be the parent of anything, so it works inside a host that has other children, and from outside the
 //! bridge, too.
 
+use std::collections::HashSet;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -48,25 +49,26 @@ pub(crate) fn next_mark() -> String {
 /// this user: some 20 µs each.
 pub(crate) fn kill_marked(mark: &str) -> usize {
     let wanted = format!("{ENV_TREE}={mark}").into_bytes();
-    let mut killed = 0;
+    // One that is killed can be seen once more before the kernel has taken it apart.
+    let mut killed = HashSet::new();
     for round in 0..ROUNDS_MAX {
         if round > 0 {
             std::thread::sleep(ROUND_PAUSE);
         }
         let Ok(processes) = fs::read_dir("/proc") else {
-            return killed;
+            break;
         };
-        let found = processes
+        let found: Vec<i32> = processes
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid| kill_if_marked(*pid, &wanted))
-            .count();
-        if found == 0 {
-            return killed;
+            .collect();
+        if found.is_empty() {
+            break;
         }
-        killed += found;
+        killed.extend(found);
     }
-    killed
+    killed.len()
 }
 
 /// Whether the process carries the mark and has been sent SIGKILL.
