@@ -161,6 +161,17 @@ impl Payload<'_> {
         self.start
     }
 
+    /// The payload from `offset` on.
+    ///
+    /// # Safety
+    ///
+    /// `offset` is at most the number of readable bytes.
+    #[inline]
+    pub(super) unsafe fn behind(self, offset: usize) -> Self {
+        // SAFETY: by the contract of this function the place lies within the payload, or right behind it.
+        Self::at(unsafe { self.start.add(offset) })
+    }
+
     /// # Safety
     ///
     /// `len` bytes of this payload are readable and `len` bytes at `target` writable; the two do not overlap.

@@ -108,6 +108,20 @@ impl Payload<'_> {
 
     /// # Safety
     ///
+    /// `offset` is at most the number of readable bytes.
+    pub(super) unsafe fn behind(self, offset: usize) -> Self {
+        match self {
+            // SAFETY: by the contract of this function.
+            Self::Local { start, .. } => Self::at(unsafe { start.add(offset) }),
+            Self::Ring { backing, index } => Self::Ring {
+                backing,
+                index: index + offset,
+            },
+        }
+    }
+
+    /// # Safety
+    ///
     /// `len` bytes of this payload are readable and `len` bytes at `target` writable; the two do not overlap.
     pub(super) unsafe fn read_to(self, target: *mut u8, len: usize) {
         match self {

@@ -211,8 +211,9 @@ impl<'a> Frame<'a> {
         // `from_raw`. Destination: `reserve` made room for `len` bytes behind the initialised ones. They do not overlap,
         // as `buffer` is exclusively borrowed. Bytes that a peer changes meanwhile are still bytes.
         unsafe {
-            let part = Payload::at(self.payload.as_ptr().add(offset));
-            part.read_to(buffer.as_mut_ptr().add(buffer.len()), len);
+            self.payload
+                .behind(offset)
+                .read_to(buffer.as_mut_ptr().add(buffer.len()), len);
             buffer.set_len(buffer.len() + len);
         }
     }
