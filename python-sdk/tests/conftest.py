@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,6 +24,9 @@ settings.register_profile(
     phases=[Phase.generate, Phase.shrink],  # explaining a failure takes minutes on older interpreters
 )
 settings.load_profile("machine-may-be-busy")
+
+# A run in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
