@@ -59,8 +59,9 @@ test-python: $(VENV)/.dev ## All Python tests, and what they reach
 test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to 3.14 and 3.14t) that is there
 	.ci/pythons
 
-# The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link is left out.
-NO_LINK := contracts_alone documentation generated_python getting_started
+# The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link, or none over
+# shared memory in the first place, is left out.
+NO_LINK := contracts_alone documentation generated_python getting_started remote remote_tls samples stdio_worker uplink
 SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
 
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
