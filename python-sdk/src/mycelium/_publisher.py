@@ -176,7 +176,7 @@ class Publisher(Generic[MessageT]):
         """Publishes copies of many messages, in order.
 
         From a structured array (of the dtype ``contract.dtype()``, or with the same columns in another order) they are
-        copied all at once, some 5 ns each. All of it is checked first: the columns, and the values as far as others
+        copied all at once, some 15 ns each. All of it is checked first: the columns, and the values as far as others
         could not read them otherwise (lengths, enums, bools); the remaining rules of the contract are up to you, as
         with :meth:`reserve`. Fill ``"name.len"`` beside each text. Messages of an array, or of a list, become visible
         many at a time, with one notification. Of any other iterable, each is visible before the next one is asked for.
