@@ -223,33 +223,41 @@ fn every_file_that_a_document_names_exists() {
     assert!(names > 50, "names={names}");
 }
 
+/// The schema has every key that the bridge reads; a test of the bridge sees to that.
 #[test]
 fn every_key_of_the_configuration_is_documented() {
-    let source = read("bridge/src/config/read.rs");
-    let operations = read("docs/operations.md");
-    let calls = ["string", "strings", "choice", "integer", "u32_list"];
-    let calls = calls.into_iter().chain(["string_map", "json_object"]);
-    let mut keys: BTreeSet<&str> = calls
-        .flat_map(|call| {
-            let opening = format!("section.{call}(\"");
-            let ends: Vec<_> = source
-                .match_indices(&opening)
-                .map(|(at, _)| at + opening.len())
-                .collect();
-            ends.into_iter()
-                .map(|at| source[at..].split('"').next().unwrap_or_default())
-        })
-        .collect();
-    // Read by functions of their own, or with the key on the next line.
-    keys.extend(["ring_capacity", "spin_us", "allowed_uids"]);
-    keys.extend(["restart_limit", "restart_window_ms", "shutdown_timeout_ms"]);
-    assert!(keys.len() >= 17, "{keys:?}");
+    let schema: serde_json::Value =
+        serde_json::from_str(&read("bridge/samples/bridge.schema.json")).expect("JSON");
+    let mut keys = BTreeSet::new();
+    collect_keys(&schema, &mut keys);
+    assert!(keys.len() >= 60, "{keys:?}");
+    let configuration = read("docs/configuration.md");
     for key in keys {
-        assert!(source.contains(&format!("\"{key}\"")), "no key {key}");
+        // A table is a heading of its own.
+        let heading = format!("`[{key}]`");
+        let array = format!("`[[{key}]]`");
         assert!(
-            operations.contains(&format!("`{key}`")),
-            "operations.md lacks {key}"
+            [format!("`{key}`"), heading, array]
+                .iter()
+                .any(|form| configuration.contains(form)),
+            "configuration.md lacks {key}"
         );
+    }
+}
+
+/// The names of all properties in a JSON schema.
+fn collect_keys(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                if let ("properties", Some(properties)) = (name.as_str(), value.as_object()) {
+                    keys.extend(properties.keys().cloned());
+                }
+                collect_keys(value, keys);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
+        _ => {}
     }
 }
 
