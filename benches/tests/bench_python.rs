@@ -114,10 +114,8 @@ fn sides_that_spin_do_not_sleep_and_those_that_park_do() {
         case.and_then(|case| case["parks"][0].as_u64())
             .unwrap_or_else(|| panic!("{name}: {text}"))
     };
-    assert!(
-        parks("echo-parked") > 1000,
-        "as many as round trips, or nearly"
-    );
+    // A side that is kept from its core for a while finds the next message there and does not sleep.
+    assert!(parks("echo-parked") > 0);
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
         assert_eq!(parks("echo"), 0);
     }

@@ -5,8 +5,9 @@ use std::process::Command;
 #[test]
 fn two_processes_share_rings_without_a_bridge() {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--package", "shm-transport"]);
-    command.args(["--example", "two_processes", "--", "500"]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(["run", "--quiet", "--example", "two_processes", "--", "500"]);
+    command.env_remove("CARGO_MANIFEST_DIR");
     let output = command.output().expect("cargo");
     let (text, errors) = (
         String::from_utf8_lossy(&output.stdout),
