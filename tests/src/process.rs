@@ -40,7 +40,10 @@ pub fn bridge_binary() -> &'static Path {
         // What cargo tells a running test about itself would make build scripts run again.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_PKG_") {
+            if text.starts_with("CARGO_MANIFEST_")
+                || text.starts_with("CARGO_PKG_")
+                || text == "OUT_DIR"
+            {
                 build.env_remove(name);
             }
         }
