@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-dynamic bench-python docs leaks clean
+.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -92,9 +92,13 @@ fuzz: ## What a peer can write, under libFuzzer; FUZZ_SECONDS (60) per target
 miri: ## The ring under Miri, with both aliasing models
 	.ci/miri
 
-bench: ## Measure the transport beside its floors and its rivals; BENCH_FLAGS go to the comparison
+bench: $(VENV)/.sdk ## Measure the transport beside its floors and its rivals, and the bridge; BENCH_FLAGS go to both programs
 	$(CARGO) bench --package mycelium-benches
 	$(CARGO) run --release --package mycelium-benches --bin measure -- $(BENCH_FLAGS)
+	$(MAKE) bench-bridge
+
+bench-bridge: $(VENV)/.sdk ## Measure the bridge: its router, round trips, fan-out, stopped workers, idle links
+	$(CARGO) run --release --package mycelium-benches --bin bench-bridge -- --python $(MYCELIUM_PYTHON) $(BENCH_FLAGS)
 
 bench-dynamic: $(VENV)/.dev ## What JSON, MessagePack and raw messages cost beside those of a contract; BENCH_FLAGS go to the program
 	$(CARGO) run --release --package mycelium-benches --bin dynamic -- --python $(MYCELIUM_PYTHON) --docs docs/benchmarks.md $(BENCH_FLAGS)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::catalog::SIZES;
-use crate::report::{Measured, Report};
+use crate::report::{Measured, Report, goal_table};
 
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
@@ -75,8 +75,7 @@ fn tables(report: &Report) -> String {
     let mut out = format!(
         "| | |\n|---|---|\n| date | {} |\n| commit | {} |\n| command | `{}` |\n| processor | {} |\n\
          | kernel | {} |\n| cores, and those of the pair | {}; {pinned} |\n| load before | {load} |\n\
-         | rounds, time of a run | {}, {} ms |\n\n### Goals\n\n\
-         | what | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n",
+         | rounds, time of a run | {}, {} ms |\n\n### Goals\n\n",
         host.date,
         host.commit,
         host.command,
@@ -86,15 +85,7 @@ fn tables(report: &Report) -> String {
         host.rounds,
         host.millis,
     );
-    for outcome in report.outcomes() {
-        let (value, spread) = outcome.figures();
-        let verdict = outcome.verdict();
-        let _ = writeln!(
-            out,
-            "| {} | {} | {value} | {spread} | {verdict} |",
-            outcome.what, outcome.goal
-        );
-    }
+    out += &goal_table(report.outcomes());
     let one_way = |one: &Measured| one.one_way_ns.map(thousands);
     let rate = |one: &Measured| one.rate.map(|rate| format!("{:.3}", rate / 1e6));
     let gigabytes = |one: &Measured| {

@@ -38,8 +38,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks around.
-    pub fn look(cores: Cores, rounds: usize, millis: u64) -> Self {
+    /// Looks around, for a program of this name.
+    pub fn look(program: &str, cores: Cores, rounds: usize, millis: u64) -> Self {
         let unix_time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -56,7 +56,9 @@ impl Host {
             unix_time,
             date: date(unix_time),
             commit: commit(),
-            command: format!("measure {}", arguments.join(" ")).trim().to_owned(),
+            command: format!("{program} {}", arguments.join(" "))
+                .trim()
+                .to_owned(),
             rounds,
             millis,
             optimised: cfg!(not(debug_assertions)),

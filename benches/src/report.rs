@@ -1,13 +1,15 @@
 //! What a run found: medians of cases, ratios within rounds, the report as JSON, the table of goals.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use mycelium_bench_harness::Sample;
 use mycelium_bench_harness::sample::{Percentiles, median};
 use serde::Serialize;
 
-use crate::catalog::{CALLS, COUNTED, Case, GOALS, Goal, figure};
+use crate::catalog::{Bound, CALLS, COUNTED, Case, GOALS, Goal, figure};
 use crate::host::Host;
+use crate::rounds;
 
 /// The report, as it is written to the file.
 #[derive(Debug, Serialize)]
@@ -77,7 +79,7 @@ pub struct Outcome {
 }
 
 /// All runs of all cases, in the order of their rounds.
-pub type Runs = Vec<(Case, Vec<Result<Sample, String>>)>;
+pub type Runs = rounds::Runs<Case, Sample>;
 
 impl Measured {
     /// Sums the rounds of a case up.
@@ -94,23 +96,25 @@ impl Measured {
             payload: case.payload,
             waiting: case.waiting.name(),
             one_way_ns: middle(|sample| sample.one_way_ns),
-            round_trip_ns: percentiles(&samples),
+            round_trip_ns: percentiles(
+                &samples
+                    .iter()
+                    .filter_map(|sample| sample.round_trip_ns)
+                    .collect::<Vec<_>>(),
+            ),
             rate,
             bytes_per_second: rate.map(|rate| rate * case.payload as f64),
             rounds: samples.iter().filter_map(|sample| figure(sample)).collect(),
-            failure: runs.iter().find_map(|run| run.as_ref().err().cloned()),
+            failure: failure(runs),
         }
     }
 }
 
-fn percentiles(samples: &[&Sample]) -> Option<Percentiles> {
-    let all: Vec<Percentiles> = samples
-        .iter()
-        .filter_map(|sample| sample.round_trip_ns)
-        .collect();
-    let highest = all.iter().map(|one| one.max).max()?;
+/// Medians over rounds, percentile by percentile; `max` is the highest of all rounds. `None` without a round.
+pub fn percentiles(rounds: &[Percentiles]) -> Option<Percentiles> {
+    let max = rounds.iter().map(|one| one.max).max()?;
     let middle = |of: fn(&Percentiles) -> u64| {
-        let values: Vec<f64> = all.iter().map(|one| of(one) as f64).collect();
+        let values: Vec<f64> = rounds.iter().map(|one| of(one) as f64).collect();
         median(&values) as u64
     };
     Some(Percentiles {
@@ -118,9 +122,14 @@ fn percentiles(samples: &[&Sample]) -> Option<Percentiles> {
         p90: middle(|one| one.p90),
         p99: middle(|one| one.p99),
         p99_9: middle(|one| one.p99_9),
-        max: highest,
-        count: all.iter().map(|one| one.count).sum(),
+        max,
+        count: rounds.iter().map(|one| one.count).sum(),
     })
+}
+
+/// Why a run of a case gave nothing, if one did.
+pub fn failure<S>(runs: &[Result<S, String>]) -> Option<String> {
+    runs.iter().find_map(|run| run.as_ref().err().cloned())
 }
 
 /// The ratio of a goal in every round in which both cases worked.
@@ -142,46 +151,17 @@ fn outcome(goal: &Goal, runs: &Runs) -> Outcome {
         .filter_map(|(over, under)| Some(value(over)? / value(under)?))
         .filter(|ratio| ratio.is_finite())
         .collect();
-    let middle = (!rounds.is_empty()).then(|| median(&rounds));
-    let failed =
-        |runs: &[Result<Sample, String>]| runs.iter().find_map(|run| run.as_ref().err().cloned());
-    let reason = || {
-        failed(over)
-            .or(failed(under))
-            .unwrap_or_else(|| "not measured".to_owned())
-    };
-    Outcome {
-        key: goal.key,
-        what: goal.what,
-        goal: goal.bound.to_string(),
-        value: middle,
-        spread: middle.map(|_| {
-            let of = |pick: fn(f64, f64) -> f64, start| rounds.iter().copied().fold(start, pick);
-            (of(f64::min, f64::INFINITY), of(f64::max, f64::NEG_INFINITY))
-        }),
-        met: middle.map(|value| goal.bound.is_met(value)),
-        reason: middle.is_none().then(reason),
-        rounds,
-    }
+    let reason = failure(over).or(failure(under));
+    Outcome::new(goal.key, goal.what, goal.bound, rounds, reason)
 }
 
 /// The outcome of the goal that is counted.
 fn calls_outcome(calls: &Result<f64, String>) -> Outcome {
     let (key, what, bound) = CALLS;
-    let value = calls.as_ref().ok().copied();
-    Outcome {
-        key,
-        what,
-        goal: bound.to_string(),
-        value,
-        spread: value.map(|value| (value, value)),
-        rounds: value.into_iter().collect(),
-        met: value.map(|value| bound.is_met(value)),
-        reason: calls
-            .as_ref()
-            .err()
-            .map(|reason| format!("{COUNTED}: {reason}")),
-    }
+    let rounds = calls.iter().copied().collect();
+    let reason = calls.as_ref().err();
+    let reason = reason.map(|reason| format!("{COUNTED}: {reason}"));
+    Outcome::new(key, what, bound, rounds, reason)
 }
 
 impl Report {
@@ -226,6 +206,30 @@ impl Report {
 }
 
 impl Outcome {
+    /// Judges the figures of all rounds by their median. `reason` says why there are none, where there are none.
+    pub fn new(
+        key: &'static str,
+        what: &'static str,
+        bound: Bound,
+        rounds: Vec<f64>,
+        reason: Option<String>,
+    ) -> Self {
+        let value = (!rounds.is_empty()).then(|| median(&rounds));
+        let of = |pick: fn(f64, f64) -> f64, start| rounds.iter().copied().fold(start, pick);
+        Self {
+            key,
+            what,
+            goal: bound.to_string(),
+            value,
+            spread: value.map(|_| (of(f64::min, f64::INFINITY), of(f64::max, f64::NEG_INFINITY))),
+            met: value.map(|value| bound.is_met(value)),
+            reason: value
+                .is_none()
+                .then(|| reason.unwrap_or_else(|| "not measured".to_owned())),
+            rounds,
+        }
+    }
+
     /// The value with its spread, or a dash.
     pub fn figures(&self) -> (String, String) {
         let value = self.value.map_or("-".to_owned(), short);
@@ -243,6 +247,56 @@ impl Outcome {
             None => "not measured",
         }
     }
+}
+
+/// The figures of each goal as a table of Markdown.
+pub fn goal_table<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
+    let mut out =
+        "| what | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n".to_owned();
+    for outcome in outcomes {
+        let (value, spread) = outcome.figures();
+        let verdict = outcome.verdict();
+        let _ = writeln!(
+            out,
+            "| {} | {} | {value} | {spread} | {verdict} |",
+            outcome.what, outcome.goal
+        );
+    }
+    out
+}
+
+/// A table of Markdown with these rows, behind an empty line; nothing if it has none.
+pub fn table(head: &str, rows: impl Iterator<Item = String>) -> String {
+    let rows: String = rows.collect();
+    if rows.is_empty() {
+        return rows;
+    }
+    format!("\n{head}{rows}")
+}
+
+/// The rows of a table of round trips, in microseconds, and of what is like them.
+pub fn percentile_row(title: &str, trip: &Percentiles) -> String {
+    let us = [trip.p50, trip.p90, trip.p99, trip.p99_9];
+    let us = us.map(|ns| format!("{:.2}", ns as f64 / 1e3));
+    format!("| {title} | {} |\n", us.join(" | "))
+}
+
+/// Rounds, commit, day and machine of a run, in a line.
+pub fn host_line(host: &Host) -> String {
+    let load = host
+        .load_before
+        .map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"));
+    format!(
+        "Medians of {} round{} of {} ms, commit {}, {}. {}, kernel {}, {} cores, load before {load}.\n",
+        host.rounds,
+        if host.rounds == 1 { "" } else { "s" },
+        host.millis,
+        host.commit,
+        host.date,
+        host.cpu,
+        host.kernel,
+        host.cores,
+    )
 }
 
 /// A ratio with three significant digits or so.

@@ -5,14 +5,17 @@ use std::fmt::Write as _;
 
 use mycelium_bench_harness::sample::{Percentiles, median};
 use mycelium_benches::host::Host;
-use mycelium_benches::report::{Outcome, short};
+use mycelium_benches::report::{
+    Outcome, failure, goal_table, host_line, percentile_row, percentiles, short, table,
+};
+use mycelium_benches::rounds;
 use serde::Serialize;
 
 use crate::catalog::{Case, Figure, GOALS, Goal};
 use crate::program::Figures;
 
 /// All runs of all cases, in the order of their rounds.
-pub(crate) type Runs = Vec<(Case, Vec<Result<Figures, String>>)>;
+pub(crate) type Runs = rounds::Runs<Case, Figures>;
 
 /// The report, as it is written to the file.
 #[derive(Serialize)]
@@ -70,24 +73,10 @@ impl Measured {
             middle(&good.iter().filter_map(|one| pick(one)).collect::<Vec<_>>())
         };
         let trips: Vec<Percentiles> = good.iter().filter_map(|one| one.round_trip_ns).collect();
-        let at = |pick: fn(&Percentiles) -> u64| {
-            median(&trips.iter().map(|one| pick(one) as f64).collect::<Vec<_>>()) as u64
-        };
         Self {
             name: case.name,
             title: case.title,
-            round_trip_ns: trips
-                .iter()
-                .map(|one| one.max)
-                .max()
-                .map(|max| Percentiles {
-                    p50: at(|one| one.p50),
-                    p90: at(|one| one.p90),
-                    p99: at(|one| one.p99),
-                    p99_9: at(|one| one.p99_9),
-                    max,
-                    count: trips.iter().map(|one| one.count).sum(),
-                }),
+            round_trip_ns: percentiles(&trips),
             rate: of(|one| one.rate),
             cpu_percent: of(|one| one.cpu_percent),
             mean_batch: of(|one| one.mean_batch),
@@ -96,10 +85,6 @@ impl Measured {
             failure: failure(runs),
         }
     }
-}
-
-fn failure(runs: &[Result<Figures, String>]) -> Option<String> {
-    runs.iter().find_map(|run| run.as_ref().err().cloned())
 }
 
 /// The figure of a goal in every round in which its cases worked.
@@ -126,23 +111,7 @@ fn outcome(goal: &Goal, runs: &Runs) -> Outcome {
             (rounds.collect(), failure(over).or(failure(under)))
         }
     };
-    let value = middle(&rounds);
-    let spread = value.map(|_| {
-        let of = |pick: fn(f64, f64) -> f64, start| rounds.iter().copied().fold(start, pick);
-        (of(f64::min, f64::INFINITY), of(f64::max, f64::NEG_INFINITY))
-    });
-    Outcome {
-        key: goal.key,
-        what: goal.what,
-        goal: goal.bound.to_string(),
-        value,
-        spread,
-        rounds,
-        met: value.map(|value| goal.bound.is_met(value)),
-        reason: value
-            .is_none()
-            .then(|| failed.unwrap_or_else(|| "not measured".to_owned())),
-    }
+    Outcome::new(goal.key, goal.what, goal.bound, rounds, failed)
 }
 
 impl Report {
@@ -179,40 +148,15 @@ impl Report {
 
     /// The tables, as Markdown.
     pub(crate) fn markdown(&self) -> String {
-        let host = &self.host;
-        let mut out = format!(
-            "Medians of {} round{} of {} ms, commit {}, {}. {}, kernel {}, {} cores, load before {}.\n\n\
-             | what | goal | median | lowest to highest round | |\n|---|---|---|---|---|\n",
-            host.rounds,
-            if host.rounds == 1 { "" } else { "s" },
-            host.millis,
-            host.commit,
-            host.date,
-            host.cpu,
-            host.kernel,
-            host.cores,
-            host.load_before
-                .map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}")),
-        );
-        for outcome in self.outcomes() {
-            let (value, spread) = outcome.figures();
-            let _ = writeln!(
-                out,
-                "| {} | {} | {value} | {spread} | {} |",
-                outcome.what,
-                outcome.goal,
-                outcome.verdict()
-            );
-        }
-        let trips = self.measured().filter_map(|one| {
-            let trip = one.round_trip_ns?;
-            let us = [trip.p50, trip.p90, trip.p99, trip.p99_9];
-            let us = us.map(|ns| format!("{:.2}", ns as f64 / 1e3));
-            Some(format!("| {} | {} |\n", one.title, us.join(" | ")))
+        let mut out = host_line(&self.host) + "\n" + &goal_table(self.outcomes());
+        let trips = self.measured();
+        let trips = trips.filter_map(|one| {
+            let trip = one.round_trip_ns.as_ref()?;
+            Some(percentile_row(one.title, trip))
         });
         let head =
             "| round trips, in microseconds | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|\n";
-        append_table(&mut out, head, trips);
+        out += &table(head, trips);
         let rates = self.measured().filter_map(|one| {
             let rate = one.rate?;
             let (millions, each) = (short(rate / 1e6), short(1e9 / rate));
@@ -223,7 +167,7 @@ impl Report {
             ))
         });
         let head = "| messages | million in a second | nanoseconds each | in a batch |\n|---|---|---|---|\n";
-        append_table(&mut out, head, rates);
+        out += &table(head, rates);
         let failed: Vec<_> = self
             .measured()
             .filter_map(|one| Some((one.title, one.failure.as_ref()?)))
@@ -232,14 +176,6 @@ impl Report {
             let _ = writeln!(out, "\nNot measured: {title} ({reason}).");
         }
         out
-    }
-}
-
-/// A table, unless it has no rows.
-fn append_table(out: &mut String, head: &str, rows: impl Iterator<Item = String>) {
-    let rows: String = rows.collect();
-    if !rows.is_empty() {
-        let _ = write!(out, "\n{head}{rows}");
     }
 }
 

@@ -86,8 +86,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let rust = rust(rounds, messages)?;
     let python = python::measure(&arguments.python, rounds, messages)?;
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut host = Host::look(Cores::choose(), rounds, millis);
-    host.command = host.command.replacen("measure", "dynamic", 1);
+    let host = Host::look("dynamic", Cores::choose(), rounds, millis);
     let ns_per_message = BTreeMap::from([("python", python), ("rust", rust)]);
     let ratio_to_contract = ns_per_message
         .iter()
