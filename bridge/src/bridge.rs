@@ -65,7 +65,6 @@ pub struct Bridge {
     plane: DataPlaneHandle,
     plane_thread: Option<JoinHandle<()>>,
     registry: Registry,
-    ring_capacity: usize,
     wait: WaitStrategy,
 }
 
@@ -80,7 +79,7 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Config) -> Result<Self, BridgeError> {
-        let wait = wait_strategy(config);
+        let wait = wait_strategy(config.bridge.spin_us);
         let (events, router_events) = mpsc::unbounded_channel();
         let (data_plane, handle) =
             DataPlane::new(topics(config), wait, events).map_err(|source| BridgeError::System {
@@ -132,13 +131,11 @@ impl Bridge {
             control_socket: false,
         };
         let control = Some(ControlThread::spawn(config, links, options)?);
-        let ring_capacity = config.bridge.ring_capacity;
         let bridge = Self {
             control,
             plane: handle,
             plane_thread: None,
             registry,
-            ring_capacity,
             wait,
         };
         Ok((bridge, data_plane))
@@ -152,7 +149,7 @@ impl Bridge {
     pub fn attach(&self, name: &str) -> Result<LocalChannel, LinkSetupError> {
         LocalChannel::open(
             name,
-            self.ring_capacity,
+            self.registry.local_ring_capacity(),
             self.wait,
             self.plane.clone(),
             self.registry.clone(),
@@ -336,8 +333,9 @@ fn spawn_data_plane(data_plane: DataPlane) -> Result<JoinHandle<()>, BridgeError
     })
 }
 
-fn wait_strategy(config: &Config) -> WaitStrategy {
-    match config.bridge.spin_us.unwrap_or_else(default_spin_us) {
+/// How threads of the bridge wait, told from `spin_us` in `[bridge]`.
+pub(crate) fn wait_strategy(spin_us: Option<u32>) -> WaitStrategy {
+    match spin_us.unwrap_or_else(default_spin_us) {
         0 => WaitStrategy::Park,
         spin_us => WaitStrategy::Hybrid { spin_us },
     }

@@ -65,7 +65,11 @@ pub struct DataPlane {
     commands: mpsc::Receiver<Command>,
     epoll: Epoll,
     spin: SpinBudget,
+    /// How to wait from the next turn on, if that has changed.
+    next_wait: Option<WaitStrategy>,
     draining: Vec<(LinkId, oneshot::Sender<LinkCounters>)>,
+    /// Who waits until nothing waits for a link any more.
+    silencing: Vec<(LinkId, oneshot::Sender<()>)>,
     settling: Vec<Settling>,
     /// When some peer is next to be told what it misses.
     gaps_due: Option<Instant>,
@@ -105,7 +109,9 @@ impl DataPlane {
             commands,
             epoll,
             spin: SpinBudget::new(wait),
+            next_wait: None,
             draining: Vec::new(),
+            silencing: Vec::new(),
             settling: Vec::new(),
             gaps_due: None,
             events,
@@ -142,6 +148,9 @@ impl DataPlane {
     /// As [`DataPlane::poll`], but waits until there was something to do: at most `timeout`, `None` for ever. Returns
     /// 0 after a timeout, a command, or a wakeup that turned out to be for nothing.
     pub fn turn(&mut self, timeout: Option<Duration>) -> usize {
+        if let Some(wait) = self.next_wait.take() {
+            self.spin = SpinBudget::new(wait);
+        }
         let moved = self.poll();
         if moved > 0 || self.stopped {
             return moved;
@@ -214,6 +223,9 @@ impl DataPlane {
         }
         if !self.draining.is_empty() {
             self.finish_drained();
+        }
+        if !self.silencing.is_empty() {
+            self.finish_silenced();
         }
         if !self.settling.is_empty() {
             self.finish_settled();
@@ -288,14 +300,21 @@ impl DataPlane {
                 subscribe,
             } => {
                 if let Some(slot) = self.router.slot_of(link) {
-                    for topic_id in unsubscribe {
-                        self.router.unsubscribe(slot, topic_id);
-                    }
-                    self.router.set_terms(slot, terms);
-                    for topic_id in subscribe {
-                        self.router.subscribe(slot, topic_id);
-                    }
+                    self.router
+                        .change_terms(slot, terms, &unsubscribe, &subscribe);
                 }
+            }
+            Command::SetDelivery { topics } => {
+                for (topic_id, delivery) in topics {
+                    self.router.set_default_delivery(topic_id, delivery);
+                }
+            }
+            Command::SetWait { wait } => self.next_wait = Some(wait),
+            Command::Silence { link, done } => {
+                if let Some(slot) = self.router.slot_of(link) {
+                    self.router.stop_delivering(slot);
+                }
+                self.silencing.push((link, done));
             }
             Command::SetFencing {
                 link,
@@ -384,6 +403,17 @@ impl DataPlane {
                 answer(done, self.remove(link));
             } else {
                 self.draining.push((link, done));
+            }
+        }
+    }
+
+    fn finish_silenced(&mut self) {
+        for (link, done) in std::mem::take(&mut self.silencing) {
+            let slot = self.router.slot_of(link);
+            if slot.is_none_or(|slot| self.router.is_passed(slot)) {
+                answer(done, ());
+            } else {
+                self.silencing.push((link, done));
             }
         }
     }

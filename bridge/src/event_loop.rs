@@ -211,6 +211,7 @@ impl<L: Links> ControlPlane<L> {
         let restart = first(|worker| worker.restart_at);
         let retirement = first(|worker| worker.retirement.as_ref()?.deadline());
         let look = first(|worker| worker.look_at);
+        let leave = first(Supervised::leaves_by);
         let stopping = self.shutdown.deadline();
         tokio::select! {
             // In this order, so that a flood of connections delays neither an exit nor a signal.
@@ -220,6 +221,7 @@ impl<L: Links> ControlPlane<L> {
             Some(event) = self.events.recv() => event,
             () = sleep_until(restart.map(|(at, _)| at)) => Event::RestartDue { worker: restart.map_or(0, |(_, w)| w) },
             () = sleep_until(retirement.map(|(at, _)| at)) => Event::RetirementDue { worker: retirement.map_or(0, |(_, w)| w) },
+            () = sleep_until(leave.map(|(at, _)| at)) => Event::LeaveOver { worker: leave.map_or(0, |(_, w)| w) },
             () = sleep_until(self.health_at) => Event::HealthDue,
             () = sleep_until(look.map(|(at, _)| at)) => Event::LookDue { worker: look.map_or(0, |(_, w)| w) },
             event = accept(&self.endpoints, &mut self.first_endpoint, self.accept_after) => event,
@@ -250,6 +252,19 @@ impl<L: Links> ControlPlane<L> {
                 reason,
             } => {
                 self.condemned(worker, incarnation, &reason);
+                Vec::new()
+            }
+            Event::WorkerNotAttached {
+                worker,
+                incarnation,
+                reason,
+                has_left,
+            } => {
+                self.not_attached(worker, incarnation, reason, has_left, now);
+                Vec::new()
+            }
+            Event::LeaveOver { worker } => {
+                self.leave_over(worker);
                 Vec::new()
             }
             Event::LookDue { worker } => {

@@ -22,11 +22,11 @@ mod credentials;
 mod endpoint;
 mod tls;
 mod token;
+mod validity;
 
 pub use credentials::{NotAllowed, PeerCredentials};
 pub(crate) use endpoint::Listening;
 pub use endpoint::{Client, ClientStream, Endpoint, Peer};
-pub(crate) use tls::TlsServer;
 pub use tls::{TlsConfig, TlsError};
 pub use token::{TOKEN_MAX, TOKEN_MIN, Token, TokenError};
 
@@ -83,9 +83,6 @@ pub enum ListenError {
         /// The directory.
         path: PathBuf,
     },
-    /// The files of a `tls:` endpoint cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
     /// A port cannot be bound.
     #[error("cannot listen: address={address}: {source}")]
     Tcp {
@@ -119,7 +116,6 @@ impl ListenError {
             Self::Locked { .. } => {
                 "find the process that holds a lock on the directory (lslocks), or choose another one"
             }
-            Self::Tls(error) => error.hint(),
             Self::Tcp { .. } => {
                 "choose an address of this host and a port that no process listens on (ss -ltnp)"
             }

@@ -17,6 +17,7 @@ mod outlets;
 mod parking;
 mod screen;
 mod stage;
+mod terms;
 mod view;
 mod writer;
 
@@ -161,11 +162,6 @@ impl Router {
             .map(|link| &link.own_doorbell)
     }
 
-    /// Stops delivering to a link.
-    pub(crate) fn stop_delivering(&mut self, slot: usize) {
-        self.routes.unsubscribe_all(slot);
-    }
-
     /// Whether everything that the link published is delivered, or never will be.
     pub(crate) fn is_drained(&mut self, slot: usize) -> bool {
         match &mut self.links[slot] {
@@ -222,82 +218,6 @@ impl Router {
             other.front.stalled_on.retain(|&full| full != slot);
         }
         Some((link.id, counters))
-    }
-
-    /// Other terms for subscriptions from here on. The stage of the link stays as long as it was.
-    pub(crate) fn set_terms(&mut self, slot: usize, terms: DeliveryTerms) {
-        if let Some(link) = &mut self.links[slot] {
-            link.terms = terms;
-        }
-    }
-
-    /// Subscribes a link as its terms, or else the contract, say; says whether the topic exists.
-    pub(crate) fn subscribe(&mut self, slot: usize, topic_id: u16) -> bool {
-        let Some(Some(link)) = self.links.get(slot) else {
-            return false;
-        };
-        let mut terms = link.terms.subscriptions.iter();
-        let subscription = terms.find(|it| it.topic_id == topic_id).cloned();
-        let (delivery, group) = subscription.map_or((None, None), |it| (it.delivery, it.group));
-        self.subscribe_as(slot, topic_id, delivery, group.as_deref())
-    }
-
-    /// Subscribes a link in another way than its terms say.
-    pub(crate) fn subscribe_as(
-        &mut self,
-        slot: usize,
-        topic_id: u16,
-        delivery: Option<Delivery>,
-        group: Option<&str>,
-    ) -> bool {
-        let (Some(topic), Some(Some(link)), Some(Some(writer))) = (
-            self.routes.topic(topic_id),
-            self.links.get(slot),
-            self.outlets.writers.get_mut(slot),
-        ) else {
-            return false;
-        };
-        let subscriber = writer.prepare(slot, topic, delivery.unwrap_or(topic.delivery));
-        match group {
-            None => self.routes.subscribe(topic_id, subscriber),
-            Some(group) => self
-                .routes
-                .join(topic_id, subscriber, group, &link.terms.name),
-        }
-    }
-
-    pub(crate) fn unsubscribe(&mut self, slot: usize, topic_id: u16) -> bool {
-        if let Some(link) = &mut self.links[slot] {
-            link.resting.retain(|&other| other != topic_id);
-        }
-        self.routes.unsubscribe(topic_id, slot)
-    }
-
-    /// Says what the next peer of a link must not publish, from `since` on in the link's ring, and is not to get.
-    /// Subscriptions to refused topics rest until a peer comes that may have them.
-    pub(crate) fn refuse(&mut self, slot: usize, since: u64, refused: Refused) {
-        let Some(link) = &mut self.links[slot] else {
-            return;
-        };
-        let (resting, awake) = std::mem::take(&mut link.resting)
-            .into_iter()
-            .partition(|&topic_id| refused.contains(topic_id));
-        link.resting = resting;
-        if let Refused::Topics(topics) = &refused {
-            for &topic_id in topics {
-                if self.routes.is_subscribed(topic_id, slot) {
-                    self.routes.unsubscribe(topic_id, slot);
-                    link.resting.push(topic_id);
-                }
-            }
-        }
-        // The next peer has not been told yet.
-        link.rejected_topics.clear();
-        link.screen.set(since, refused);
-        let awake: Vec<u16> = awake;
-        for topic_id in awake {
-            self.subscribe(slot, topic_id);
-        }
     }
 
     pub(crate) fn set_fencing(&mut self, slot: usize, fencing: Fencing) {

@@ -54,6 +54,8 @@ pub(crate) struct Subscriber {
     pub(crate) lane: usize,
     /// Where the link counts frames of this topic that it misses; of no meaning for the policy block.
     pub(crate) gap: usize,
+    /// Whether the policy is that of the topic, and follows it.
+    pub(crate) by_default: bool,
 }
 
 /// Links that share the frames of a topic: each goes to one of them.
@@ -254,6 +256,25 @@ impl Routes {
         true
     }
 
+    /// Another policy for a topic; returns the slots of the subscribers that follow it.
+    pub(crate) fn set_delivery(&mut self, topic_id: u16, delivery: Delivery) -> Vec<usize> {
+        let Some(route) = self.route_mut(topic_id) else {
+            return Vec::new();
+        };
+        route.topic.delivery = delivery;
+        let all = route.subscribers_mut();
+        all.filter(|it| it.by_default).map(|it| it.slot).collect()
+    }
+
+    /// Puts a subscriber in its own place, in or outside of a group.
+    pub(crate) fn replace(&mut self, topic_id: u16, subscriber: Subscriber) {
+        let route = self.route_mut(topic_id);
+        let mut all = route.into_iter().flat_map(Route::subscribers_mut);
+        if let Some(there) = all.find(|it| it.slot == subscriber.slot) {
+            *there = subscriber;
+        }
+    }
+
     pub(crate) fn is_subscribed(&self, topic_id: u16, slot: usize) -> bool {
         let at = usize::from(self.index[usize::from(topic_id)]).checked_sub(1);
         at.is_some_and(|at| self.routes[at].has(slot))
@@ -281,6 +302,13 @@ impl Routes {
 }
 
 impl Route {
+    fn subscribers_mut(&mut self) -> impl Iterator<Item = &mut Subscriber> {
+        let groups = self.groups.iter_mut();
+        let members = groups.flat_map(|group| group.members.iter_mut());
+        let members = members.map(|member| &mut member.subscriber);
+        self.subscribers.iter_mut().chain(members)
+    }
+
     fn has(&self, slot: usize) -> bool {
         let mut members = self.groups.iter().flat_map(Group::slots);
         self.subscribers.iter().any(|it| it.slot == slot) || members.any(|it| it == slot)
@@ -320,6 +348,7 @@ mod tests {
             policy: Delivery::Block,
             lane: 0,
             gap: 0,
+            by_default: true,
         }
     }
 

@@ -3,12 +3,12 @@
 //! [`Status`] is the picture, the same for all readers. It is made when somebody asks and costs nothing before.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, MetricsConfig};
 use crate::event_loop::ControlHandle;
 use crate::link::Registry;
 use crate::listen::{ListenError, Listener};
@@ -37,12 +37,43 @@ struct Source {
     facts: Arc<Facts>,
 }
 
-/// What does not change while the bridge runs.
+/// What the bridge is, apart from its links and workers.
 #[derive(Debug)]
 struct Facts {
     config: String,
     started: SystemTime,
-    metrics: Option<String>,
+    /// Where the metrics are at the moment.
+    metrics: Mutex<Option<String>>,
+}
+
+impl Facts {
+    fn metrics(&self) -> Option<String> {
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics.clone()
+    }
+
+    fn set_metrics(&self, address: Option<String>) {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+}
+
+/// A task that ends with this value.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Task {
+    /// Ends it and waits for that: its sockets are closed then.
+    async fn end(mut self) {
+        self.0.abort();
+        // Cancelled or over; a panic in it has been reported by the runtime.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The bound sockets of a bridge that is about to run. Needs a tokio runtime.
@@ -50,29 +81,25 @@ struct Facts {
 pub(crate) struct Windows {
     control: Option<control::Socket>,
     metrics: Option<http::Socket>,
-    /// Ends with this value.
-    tasks: JoinSet<()>,
+    /// Whether there is a control socket where the configuration names none.
+    by_default: bool,
+    /// Since it is served.
+    source: Option<Source>,
+    control_task: Option<Task>,
+    metrics_task: Option<Task>,
 }
 
 impl Windows {
     /// Binds what the configuration names. A control socket that nobody chose and that cannot be bound is done without, and
     /// said so. `by_default`: whether there is one where the configuration names none.
     pub(crate) fn open(config: &Config, by_default: bool) -> Result<Self, ListenError> {
-        let chosen = &config.bridge.control;
-        let control = match bind_control(config) {
-            _ if !chosen.is_named && !by_default => None,
-            Ok(socket) => Some(socket),
-            Err(error) if chosen.is_named => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "no control socket: status and top cannot ask this bridge; name a path with control in [bridge]");
-                None
-            }
-        };
+        let control = bind_control(config, by_default)?;
         let metrics = config.metrics.as_ref().map(http::Socket::bind);
         Ok(Self {
             control,
             metrics: metrics.transpose()?,
-            tasks: JoinSet::new(),
+            by_default,
+            ..Self::default()
         })
     }
 
@@ -85,19 +112,89 @@ impl Windows {
             facts: Arc::new(Facts {
                 config: config.path.display().to_string(),
                 started: SystemTime::now(),
-                metrics: address,
+                metrics: Mutex::new(address),
             }),
         };
-        if let Some(socket) = self.control.take() {
-            self.tasks.spawn(socket.serve(source.clone()));
-        }
-        if let Some(socket) = self.metrics.take() {
-            self.tasks.spawn(socket.serve(source));
+        self.source = Some(source.clone());
+        let control = self.control.take();
+        let served = control.map(|socket| tokio::spawn(socket.serve(source.clone())));
+        self.control_task = served.map(Task);
+        let metrics = self.metrics.take();
+        let served = metrics.map(|socket| tokio::spawn(socket.serve(source)));
+        self.metrics_task = served.map(Task);
+    }
+
+    /// Has the metrics somewhere else, or nowhere. Bound once the old socket is closed, which may have had the same port.
+    pub(crate) fn move_metrics(&mut self, to: Option<&MetricsConfig>) {
+        let (old, to) = (self.metrics_task.take(), to.cloned());
+        let Some(source) = self.source.clone() else {
+            return;
+        };
+        source.facts.set_metrics(None);
+        self.metrics_task = to.map(|config| {
+            Task(tokio::spawn(async move {
+                if let Some(old) = old {
+                    old.end().await;
+                }
+                match http::Socket::bind(&config) {
+                    Ok(socket) => {
+                        source.facts.set_metrics(Some(socket.address()));
+                        socket.serve(source).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, hint = error.hint(), "no metrics; reload again when the cause is gone");
+                    }
+                }
+            }))
+        });
+    }
+
+    /// Whether metrics are asked for and could not be bound when they moved.
+    pub(crate) fn lacks_metrics(&self) -> bool {
+        let task = self.metrics_task.as_ref();
+        task.is_some_and(|task| task.0.is_finished())
+    }
+
+    /// Has the control socket somewhere else. Who is connected is cut off.
+    pub(crate) fn move_control(&mut self, config: &Config) {
+        let (old, by_default) = (self.control_task.take(), self.by_default);
+        let Some(source) = self.source.clone() else {
+            return;
+        };
+        let config = config.clone();
+        self.control_task = Some(Task(tokio::spawn(async move {
+            if let Some(old) = old {
+                old.end().await;
+            }
+            match bind_control(&config, by_default) {
+                Ok(Some(socket)) => socket.serve(source).await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, hint = error.hint(), "no control socket; reload with another path for control in [bridge]");
+                }
+            }
+        })));
+    }
+}
+
+/// Binds the control socket, if there is to be one. One that nobody chose and that cannot be bound is done without, and said
+/// so.
+fn bind_control(config: &Config, by_default: bool) -> Result<Option<control::Socket>, ListenError> {
+    let chosen = &config.bridge.control;
+    if !chosen.is_named && !by_default {
+        return Ok(None);
+    }
+    match bind_chosen(config) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if chosen.is_named => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "no control socket: status and top cannot ask this bridge; name a path with control in [bridge]");
+            Ok(None)
         }
     }
 }
 
-fn bind_control(config: &Config) -> Result<control::Socket, ListenError> {
+fn bind_chosen(config: &Config) -> Result<control::Socket, ListenError> {
     let chosen = &config.bridge.control;
     let directory = chosen.made_in.as_deref();
     let made = directory.map(control::OwnDirectory::make).transpose()?;

@@ -3,8 +3,10 @@
 //! Each file in `tests/tests` is one scenario. They start the real bridge and a real Python (the one in
 //! `MYCELIUM_PYTHON`, which `make test` sets, otherwise the `.venv` of the repository).
 
+pub mod bus;
 pub mod dynamic;
 mod process;
+pub mod reload;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

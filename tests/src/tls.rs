@@ -28,6 +28,16 @@ impl Certificates {
         Self::make_for(place, name, &["localhost", "127.0.0.1"])
     }
 
+    /// As [`Certificates::make`], valid until the beginning of a day: year, month, day.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be made or written.
+    #[must_use]
+    pub fn make_until(place: &Place, name: &str, not_after: (i32, u8, u8)) -> Self {
+        Self::made(place, name, &["localhost", "127.0.0.1"], Some(not_after))
+    }
+
     /// As [`Certificates::make`], for a bridge with these names and addresses.
     ///
     /// # Panics
@@ -35,6 +45,20 @@ impl Certificates {
     /// If they cannot be made or written.
     #[must_use]
     pub fn make_for(place: &Place, name: &str, hosts: &[&str]) -> Self {
+        Self::made(place, name, hosts, None)
+    }
+
+    /// Puts the bridge's certificate and key of `other` in the place of this one's.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be copied.
+    pub fn renew_from(&self, other: &Self) {
+        std::fs::copy(&other.server.0, &self.server.0).expect("copy a certificate");
+        std::fs::copy(&other.server.1, &self.server.1).expect("copy a key");
+    }
+
+    fn made(place: &Place, name: &str, hosts: &[&str], not_after: Option<(i32, u8, u8)>) -> Self {
         let write = |part: &str, text: String| {
             let path = place.path().join(format!("{name}-{part}.pem"));
             std::fs::write(&path, text).expect("write a certificate");
@@ -55,6 +79,9 @@ impl Certificates {
             let key = KeyPair::generate().expect("a key");
             let mut parameters = CertificateParams::new(names).expect("parameters");
             parameters.use_authority_key_identifier_extension = true;
+            if let Some((year, month, day)) = not_after {
+                parameters.not_after = rcgen::date_time_ymd(year, month, day);
+            }
             parameters.distinguished_name.push(DnType::CommonName, part);
             let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
             let file = write(part, certificate.pem());

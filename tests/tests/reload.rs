@@ -6,8 +6,9 @@ use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::event_loop::{ReloadCounters, WorkerPhase, WorkerStatus};
 use mycelium_bridge::local::LocalChannel;
 use mycelium_messages::bandit::Signal;
+use mycelium_tests::reload::{edit, reload};
 use mycelium_tests::{
-    BridgeProcess, Place, expect, publish, quote, subscribe, wait_for, wait_until,
+    BridgeProcess, Place, expect, publish, quote, repository, subscribe, wait_for, wait_until,
 };
 use nix::sys::signal::Signal as Sig;
 
@@ -32,22 +33,6 @@ channel = mycelium.connect()
 while True:
     time.sleep(0.05)
 "#;
-
-fn edit(place: &Place, change: impl FnOnce(&str) -> String) {
-    let path = place.path().join("bridge.toml");
-    let old = std::fs::read_to_string(&path).expect("read the configuration");
-    let new = change(&old);
-    assert_ne!(old, new, "the configuration was to change");
-    std::fs::write(&path, new).expect("write the configuration");
-}
-
-fn reload(bridge: &Bridge) {
-    let ReloadCounters { applied, refused } = bridge.reloads();
-    bridge.reload();
-    wait_until("the reload", || {
-        bridge.reloads() != ReloadCounters { applied, refused }
-    });
-}
 
 fn up(bridge: &Bridge, name: &str, starts: u64) -> WorkerStatus {
     wait_for(&format!("{name} that is up"), || {
@@ -270,31 +255,32 @@ fn sighup_moves_endpoints_changes_the_log_and_names_what_needs_a_restart() {
     let place = Place::new().listening().bridge("log = \"info\"");
     let mut bridge = BridgeProcess::listening(&place, None);
     let other = place.path().join("other.sock");
+    let contracts = repository().join("contracts/bandit.yaml");
+    std::fs::copy(&contracts, place.path().join("other.yaml")).expect("copy");
+    let named = format!("contracts = {contracts:?}");
     edit(&place, |text| {
-        text.replace("bridge.sock", "other.sock").replace(
-            "log = \"info\"",
-            "log = \"debug\"\nring_capacity = \"64KiB\"",
-        )
+        let text = text.replace(&named, "contracts = \"other.yaml\"");
+        let text = text.replace("bridge.sock", "other.sock");
+        text.replace("log = \"info\"", "log = \"debug\"")
     });
     bridge.signal(Sig::SIGHUP);
     bridge.wait_for_log(&[
         "configuration reloaded",
         "opened=unix:",
         "other.sock",
-        "needs_restart=ring_capacity",
+        "needs_restart=contracts",
     ]);
     bridge.wait_for_log(&[
         "keys of the bridge take effect with its next start only",
-        "ring_capacity",
+        "contracts",
     ]);
     wait_until("the new endpoint", || UnixStream::connect(&other).is_ok());
     assert!(!place.socket().exists(), "the old one is removed");
     // Back to where it was; the key that needs a restart is as it was, too.
     edit(&place, |text| {
-        text.replace("other.sock", "bridge.sock").replace(
-            "log = \"debug\"\nring_capacity = \"64KiB\"",
-            "log = \"warn\"",
-        )
+        let text = text.replace("contracts = \"other.yaml\"", &named);
+        let text = text.replace("other.sock", "bridge.sock");
+        text.replace("log = \"debug\"", "log = \"warn\"")
     });
     bridge.signal(Sig::SIGHUP);
     wait_until("the old endpoint", || {

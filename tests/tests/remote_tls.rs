@@ -191,6 +191,26 @@ fn a_client_without_tls_or_without_a_word_is_cut_off() {
     });
 }
 
+#[test]
+fn a_client_beyond_the_limit_of_open_handshakes_is_told_so_over_tls() {
+    let place = Place::new();
+    let certificates = Certificates::make(&place, "a");
+    let place = place.encrypted(&certificates, "max_pending_handshakes = 1");
+    let bridge = place.start();
+    let _silent = plain(&bridge);
+    let refused = Channel::connect(&address(&bridge), &options("far", &certificates.ca));
+    let Err(HandshakeError::Refused { name, message, .. }) = refused else {
+        panic!("no slot is free: {refused:?}");
+    };
+    assert_eq!(name, "BUSY");
+    assert!(message.contains("max_pending_handshakes=1"), "{message}");
+    let script = "import mycelium, sys\ntry:\n    mycelium.connect(sys.argv[1], token=sys.argv[2], tls_ca=sys.argv[3])\n\
+                  except mycelium.HandshakeRefused as error:\n    assert error.name == 'BUSY', error\n    print('done')\n";
+    let ca = certificates.ca.to_str().expect("text");
+    run_python(script, &[&address(&bridge), TOKEN, ca]).assert_done();
+    assert_eq!(bridge.refused_busy(), 2);
+}
+
 const CLIENT: &str = r#"
 import asyncio, sys
 import mycelium

@@ -1,117 +1,13 @@
-//! A Mycelium bus and the bridge as its client. The bus here is written from the bytes of the stream format alone.
+//! A Mycelium bus and the bridge as its client. The bus of these scenarios is written from the bytes of the stream format alone.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use mycelium_bridge::bridge::Bridge;
-use mycelium_bridge::link::{UplinkState, UplinkStatus};
-use mycelium_tests::{Place, WATCHDOG, wait_for, wait_until};
+use mycelium_bridge::link::UplinkState;
+use mycelium_tests::bus::{Bus, EXAMPLE, contracts, frame, place, read, sha256, status, trade};
+use mycelium_tests::{WATCHDOG, wait_for, wait_until};
 use shm_transport::ring::Frame;
-
-const CONTRACTS: &str = "messages:
-  Trade: { tlv_type: 1200, domain: D, fields: { price: { type: u64 }, size: { type: u64 } } }
-  Note: { tlv_type: 1201, domain: D, encoding: raw, max_size: 2048 }
-";
-
-/// Type 1200 with the numbers 101500 and 2500.
-const EXAMPLE: [u8; 22] = [
-    0xB0, 0x04, 0x10, 0x00, 0x00, 0x00, 0x7C, 0x8C, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0xC4, 0x09,
-    0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-];
-
-fn trade(price: u64, size: u64) -> Vec<u8> {
-    [price, size].map(u64::to_le_bytes).concat()
-}
-
-fn frame(type_id: u16, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).expect("short");
-    [&type_id.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
-}
-
-/// What another program says of the file.
-fn sha256(path: &Path) -> Vec<u8> {
-    let output = Command::new("sha256sum")
-        .arg(path)
-        .output()
-        .expect("sha256sum");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let digits = text.split_whitespace().next().expect("a digest");
-    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex");
-    (0..64).step_by(2).map(byte).collect()
-}
-
-/// A listening bus.
-struct Bus {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Bus {
-    fn new(place: &Place, name: &str) -> Self {
-        let path = place.path().join(name);
-        let listener = UnixListener::bind(&path).expect("bind");
-        listener.set_nonblocking(true).expect("a socket");
-        Self { listener, path }
-    }
-
-    fn table(&self, name: &str, lines: &str) -> String {
-        format!(
-            "[[uplink]]\nname = '{name}'\naddress = 'unix:{}'\nreconnect_backoff_ms = 1\nreconnect_backoff_max_ms = 20\n{lines}",
-            self.path.display()
-        )
-    }
-
-    /// The next connection, which has said nothing that was read.
-    fn accept(&self) -> UnixStream {
-        let accept = || self.listener.accept().ok();
-        let (stream, _) = wait_for("a connection of the bridge", accept);
-        stream.set_nonblocking(false).expect("a socket");
-        stream.set_read_timeout(Some(WATCHDOG)).expect("a socket");
-        stream.set_write_timeout(Some(WATCHDOG)).expect("a socket");
-        stream
-    }
-
-    /// The next connection, after its handshake.
-    fn greet(&self, place: &Place) -> UnixStream {
-        let mut stream = self.accept();
-        let said = read(&mut stream, 34);
-        assert_eq!(said[..2], [0x20, 0x00], "the length of the digest");
-        assert_eq!(
-            said[2..],
-            sha256(&contracts(place)),
-            "the digest of the file"
-        );
-        stream
-    }
-}
-
-fn read(stream: &mut impl std::io::Read, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    stream.read_exact(&mut bytes).expect("the bridge sends it");
-    bytes
-}
-
-fn contracts(place: &Place) -> PathBuf {
-    place.path().join("bus.yaml")
-}
-
-fn place() -> Place {
-    let place = Place::new();
-    let file = contracts(&place);
-    std::fs::write(&file, CONTRACTS).expect("write");
-    place.contracts_file(&file)
-}
-
-fn status(bridge: &Bridge, name: &str) -> UplinkStatus {
-    let mut uplinks = bridge.uplinks().into_iter();
-    uplinks
-        .find(|it| it.name == name)
-        .expect("it is configured")
-}
 
 #[test]
 fn the_example_frame_comes_from_one_bus_and_goes_to_another_byte_for_byte() {

@@ -12,7 +12,7 @@ use super::ListenConfig;
 use super::check::join;
 use super::problem::Problems;
 use super::section::{At, Section};
-use crate::listen::{self, TlsConfig, TlsError, TlsServer, Token};
+use crate::listen::{self, TlsConfig, TlsError, Token};
 
 /// Each handshake takes a thread while it lasts, and so do all endpoints together.
 pub(super) const PENDING_HANDSHAKES_MAX: u64 = 400;
@@ -225,12 +225,12 @@ fn tls(
         );
         return None;
     };
-    let config = TlsConfig {
-        certificate: join(directory, &certificate.value),
-        key: join(directory, &key.value),
-        client_ca: item.client_ca.as_ref().map(|at| join(directory, &at.value)),
-    };
-    if let Err(error) = TlsServer::load(&config) {
+    let loaded = TlsConfig::load(
+        join(directory, &certificate.value),
+        join(directory, &key.value),
+        item.client_ca.as_ref().map(|at| join(directory, &at.value)),
+    );
+    let noted = |error: TlsError| {
         let at = match &error {
             TlsError::File { what: "key", .. } => key,
             TlsError::File {
@@ -240,8 +240,8 @@ fn tls(
             TlsError::File { .. } | TlsError::Unusable { .. } => certificate,
         };
         problems.add(&at.span, format!("{label}: {error}"), error.hint());
-    }
-    Some(config)
+    };
+    loaded.map_err(noted).ok()
 }
 
 fn check_threads(

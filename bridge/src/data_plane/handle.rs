@@ -8,7 +8,7 @@ use mycelium_contracts::Delivery;
 use shm_transport::channel::LinkEnds;
 use shm_transport::error::Corrupt;
 use shm_transport::ring::Fencing;
-use shm_transport::wakeup::Doorbell;
+use shm_transport::wakeup::{Doorbell, WaitStrategy};
 use tokio::sync::oneshot;
 
 use super::{PlaneView, Snapshot};
@@ -41,6 +41,16 @@ pub(super) enum Command {
         terms: DeliveryTerms,
         unsubscribe: Vec<u16>,
         subscribe: Vec<u16>,
+    },
+    SetDelivery {
+        topics: Vec<(u16, Delivery)>,
+    },
+    SetWait {
+        wait: WaitStrategy,
+    },
+    Silence {
+        link: LinkId,
+        done: oneshot::Sender<()>,
     },
     SetFencing {
         link: LinkId,
@@ -214,7 +224,8 @@ impl DataPlaneHandle {
         .await
     }
 
-    /// Gives a link other terms: the first topics are given up, then the second ones are subscribed.
+    /// Gives a link other terms: the first topics are given up, the second ones subscribed. Of those that are in both only the
+    /// policy or the group is another.
     pub(crate) fn set_terms(
         &self,
         link: LinkId,
@@ -227,6 +238,21 @@ impl DataPlaneHandle {
             unsubscribe,
             subscribe,
         })
+    }
+
+    /// Gives topics another policy for the subscriptions that name none.
+    pub(crate) fn set_delivery(&self, topics: Vec<(u16, Delivery)>) -> Result<(), Stopped> {
+        self.send(Command::SetDelivery { topics })
+    }
+
+    /// Changes how the data plane waits.
+    pub(crate) fn set_wait(&self, wait: WaitStrategy) -> Result<(), Stopped> {
+        self.send(Command::SetWait { wait })
+    }
+
+    /// Stops delivering to a link, and waits until everything that waited for it is in its ring.
+    pub(crate) async fn silence(&self, link: LinkId) -> Result<(), Stopped> {
+        self.ask(|done| Command::Silence { link, done }).await
     }
 
     /// Changes how a link orders its commits. To be done before the peer starts on the rings.

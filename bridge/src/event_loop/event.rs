@@ -27,6 +27,22 @@ pub enum Event {
         /// Which of its processes.
         incarnation: u64,
     },
+    /// A worker's process has not finished the handshake of its link, and will not any more.
+    WorkerNotAttached {
+        /// Index of the worker.
+        worker: usize,
+        /// Which of its processes.
+        incarnation: u64,
+        /// Why.
+        reason: String,
+        /// Whether it has closed its connection, as a process does that ends.
+        has_left: bool,
+    },
+    /// A worker's process has closed its connection and has not ended in the time that a process takes for that.
+    LeaveOver {
+        /// Index of the worker.
+        worker: usize,
+    },
     /// A worker's link is beyond repair: the worker is killed and restarted by its policy.
     WorkerCondemned {
         /// Index of the worker.
@@ -142,6 +158,23 @@ impl ControlHandle {
             worker,
             incarnation,
             reason: reason.into(),
+        });
+    }
+
+    /// This worker process will not finish the handshake of its link. One that has closed its connection (`has_left`) is given
+    /// the time to end by itself, any other is killed.
+    pub fn worker_not_attached(
+        &self,
+        worker: usize,
+        incarnation: u64,
+        reason: impl Into<String>,
+        has_left: bool,
+    ) {
+        self.send(Event::WorkerNotAttached {
+            worker,
+            incarnation,
+            reason: reason.into(),
+            has_left,
         });
     }
 

@@ -5,9 +5,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::ControlHandle;
-use crate::config::WorkerConfig;
+use crate::config::{Config, WorkerConfig};
 use crate::link::{LinkSetupError, Registry};
 use crate::listen::{Client, NotAllowed};
+use crate::reload::Plan;
 use crate::worker::Outcome;
 use crate::worker::stall::Progress;
 
@@ -73,6 +74,11 @@ pub trait Links {
         old: &WorkerConfig,
         new: &WorkerConfig,
     ) -> Result<(), LinkSetupError>;
+    /// Carries out what a new configuration changes apart from workers and endpoints. Returns the names of new uplinks that
+    /// cannot be served, with the reasons. A layer without uplinks and policies has nothing to do.
+    fn reconfigure(&mut self, _plan: &Plan, _config: &Config) -> Vec<(String, LinkSetupError)> {
+        Vec::new()
+    }
     /// The worker's process is to end although the bridge goes on: send it a Shutdown frame, behind what is published.
     fn ask_worker_to_end(&mut self, worker: usize, deadline: Duration, reason: &str);
     /// What the rings of a worker show; `None` if it has none.

@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigError, WorkerConfig};
 use crate::listen::Listening;
 use crate::logging;
 use crate::reload::Plan;
+use crate::worker::State;
 
 /// Where the reading of a new configuration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,14 +65,15 @@ impl<L: Links> ControlPlane<L> {
             }
             tracing::error!("the configuration is not reloaded: nothing is changed");
         };
-        let board = &self.handle.board;
+        let handle = self.handle.clone();
+        let board = &handle.board;
         match result {
             Err(error) => {
                 board.reloads_refused.fetch_add(1, Ordering::Relaxed);
                 let lines = error.lines();
                 refused(lines.map(|(line, hint)| (line, hint.to_owned())).collect());
             }
-            Ok(new) => match Plan::new(&self.config, &new) {
+            Ok(new) => match Plan::new(self.running(), &new) {
                 Err(error) => {
                     board.reloads_refused.fetch_add(1, Ordering::Relaxed);
                     refused(vec![(error.to_string(), String::new())]);
@@ -93,12 +95,37 @@ impl<L: Links> ControlPlane<L> {
         }
     }
 
+    /// What the bridge runs with, which is without metrics that could not be bound.
+    fn running(&mut self) -> &Config {
+        if self.windows.lacks_metrics() {
+            self.config.metrics = None;
+        }
+        &self.config
+    }
+
     fn carry_out(&mut self, plan: Plan, now: Instant) {
         self.shutdown.set_drain(self.config.bridge.shutdown_timeout);
         if plan.applied.contains(&"log")
             && let Err(error) = logging::set_filter(&self.config.bridge.log)
         {
             tracing::warn!(%error, "the log keeps its filter");
+        }
+        for (name, error) in self.links.reconfigure(&plan, &self.config) {
+            tracing::error!(uplink = %name, %error, "uplink cannot be served; reload again when the cause is gone");
+            // What does not run is not part of what the bridge runs with, so the next reload tries again.
+            self.config.uplinks.retain(|uplink| uplink.name != name);
+        }
+        if plan.applied.contains(&"[metrics]") {
+            self.windows.move_metrics(self.config.metrics.as_ref());
+        }
+        if plan.applied.contains(&"control") {
+            self.windows.move_control(&self.config);
+        }
+        for (old, new) in &plan.endpoints_changed {
+            let mut endpoints = self.endpoints.iter_mut();
+            if let Some(listening) = endpoints.find(|it| it.config() == old) {
+                listening.change(new);
+            }
         }
         self.endpoints
             .retain(|listening| !plan.closed.contains(listening.config()));
@@ -107,7 +134,7 @@ impl<L: Links> ControlPlane<L> {
                 Ok(listening) => self.endpoints.push(listening),
                 Err(error) => {
                     tracing::error!(%error, "cannot listen; reload again when the cause is gone");
-                    // What does not listen is not part of what the bridge runs with, so the next reload tries again.
+                    // As above.
                     self.config.listen.retain(|other| other != listen);
                 }
             }
@@ -142,8 +169,16 @@ impl<L: Links> ControlPlane<L> {
             return;
         }
         supervised.machine.set_restart(config.restart);
-        supervised.config = config;
+        let old = std::mem::replace(&mut supervised.config, config);
         supervised.watch(now);
+        let (new, state) = (&supervised.config, supervised.machine.state());
+        // One that has ended for good has no link.
+        if old.subscribe != new.subscribe
+            && !matches!(state, State::Ended(_))
+            && let Err(error) = self.links.worker_changed(index, &old, new)
+        {
+            tracing::error!(worker = %new.name, %error, "worker keeps its subscriptions");
+        }
     }
 
     fn add(&mut self, config: WorkerConfig, now: Instant) {

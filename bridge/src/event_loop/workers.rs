@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::process::ExitStatus;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -20,6 +20,9 @@ use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::stall::StallWatch;
 use crate::worker::{Action, Input, Outcome, State, Worker};
 
+/// How long a process that has closed its connection before it was attached may take to end.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
 /// One worker with its state and, while it runs, its process group.
 #[derive(Debug)]
 pub(super) struct Supervised {
@@ -34,6 +37,8 @@ pub(super) struct Supervised {
     pid: Option<u32>,
     stall_watch: StallWatch,
     pub(super) look_at: Option<Instant>,
+    /// Its process has closed its connection before it was attached: by when it is to have ended, and what was seen.
+    leaving: Option<(Instant, String)>,
     stalls: u64,
     up_since: Option<SystemTime>,
     last_end: Option<String>,
@@ -51,6 +56,7 @@ impl Supervised {
             pid: None,
             stall_watch: StallWatch::default(),
             look_at: None,
+            leaving: None,
             stalls: 0,
             up_since: None,
             last_end: None,
@@ -76,6 +82,10 @@ impl Supervised {
         let watched = self.machine.attached() && self.machine.state() == State::Running;
         let timeout = self.config.watch.stall_timeout.filter(|_| watched);
         self.look_at = timeout.map(|timeout| now + StallWatch::interval(timeout));
+    }
+
+    pub(super) fn leaves_by(&self) -> Option<Instant> {
+        self.leaving.as_ref().map(|(by, _)| *by)
     }
 
     pub(super) fn phase(&self) -> WorkerPhase {
@@ -234,12 +244,46 @@ impl<L: Links> ControlPlane<L> {
         self.start_due();
     }
 
-    pub(super) fn condemned(&mut self, index: usize, incarnation: u64, reason: &str) {
+    pub(super) fn condemned(&self, index: usize, incarnation: u64, reason: &str) {
         if self.is_current(index, incarnation) {
             let supervised = &self.workers[index];
             tracing::error!(worker = %supervised.config.name, incarnation, %reason, "killing the worker");
             supervised.signal(Signal::SIGKILL);
         }
+    }
+
+    /// The handshake of a worker has failed. A process that ends closes its connection first, and how it ended is the better
+    /// story; one that stays is killed.
+    pub(super) fn not_attached(
+        &mut self,
+        index: usize,
+        incarnation: u64,
+        reason: String,
+        has_left: bool,
+        now: Instant,
+    ) {
+        if !self.is_current(index, incarnation) {
+            return;
+        }
+        if has_left {
+            self.workers[index].leaving = Some((now + LEAVE_TIME, reason));
+        } else {
+            self.kill_unattached(index, &reason);
+        }
+    }
+
+    /// A process that has closed its connection is still there.
+    pub(super) fn leave_over(&mut self, index: usize) {
+        if let Some((_, reason)) = self.workers[index].leaving.take() {
+            self.kill_unattached(index, &reason);
+        }
+    }
+
+    fn kill_unattached(&self, index: usize, reason: &str) {
+        let supervised = &self.workers[index];
+        let incarnation = supervised.machine.incarnation();
+        tracing::warn!(worker = %supervised.config.name, pid = supervised.pid, incarnation, error = %reason, "worker did not attach");
+        self.condemned(index, incarnation, reason);
     }
 
     /// Looks whether a worker hangs, and kills it if it does. SIGKILL, because a process that is stopped takes no other.
@@ -284,6 +328,7 @@ impl<L: Links> ControlPlane<L> {
         let attached = supervised.machine.attached();
         let action = supervised.machine.handle(Input::Exited { success }, now);
         supervised.look_at = None;
+        supervised.leaving = None;
         let restart_after = match action {
             Action::RestartAfter(delay) => Some(delay),
             _ => None,
@@ -308,7 +353,11 @@ impl<L: Links> ControlPlane<L> {
                 status = %said,
                 attached,
                 restart_after_ms,
-                "worker failed"
+                "{}",
+                match attached {
+                    true => "worker failed",
+                    false => "worker failed before it attached",
+                }
             );
         }
         supervised.last_end = Some(said);

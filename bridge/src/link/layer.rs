@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use mycelium_contracts::Delivery;
 use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
 use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
-use shm_transport::socket::FrameStream;
+use shm_transport::socket::{FrameStream, Stream};
 use shm_transport::wakeup::default_spin_us;
 use tokio::io::Interest;
-use tokio::sync::{self, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
@@ -22,21 +23,23 @@ use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
 use super::serve::{ServeError, serve_client, serve_worker};
 use super::session::{Notice, mismatch, watch};
-use super::uplink;
+use super::uplink::Uplinks;
 use super::worker_link::{
     WorkerLink, changed_topics, create_link, delivery_terms, has_same_rings, topics,
 };
+use crate::bridge::wait_strategy;
 use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
 use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
-use crate::listen::{Client, ClientStream, NotAllowed};
+use crate::listen::{Client, NotAllowed};
+use crate::reload::Plan;
 use crate::router::{Rejection, RouterEvent};
 use crate::worker::Outcome;
 use crate::worker::stall::Progress;
 
 /// Clients that are told at the same time why they are refused.
 const REFUSALS_MAX: usize = 32;
-/// How long such a client may take for its Hello.
+/// How long such a client may take for its Hello, and before that for the handshake of TLS.
 const REFUSED_HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The link layer of a bridge.
@@ -46,10 +49,7 @@ pub struct LinkLayer {
     workers: HashMap<usize, WorkerLink>,
     router_events: Option<mpsc::UnboundedReceiver<RouterEvent>>,
     sessions: HashMap<usize, JoinHandle<()>>,
-    /// Uplinks that do not run yet.
-    uplinks: Vec<uplink::Prepared>,
-    /// Tells uplinks by when the bridge wants to have stopped.
-    ending: sync::watch::Sender<Option<Instant>>,
+    uplinks: Uplinks,
 }
 
 impl LinkLayer {
@@ -67,7 +67,7 @@ impl LinkLayer {
         let shared = Arc::new(Shared {
             plane,
             contracts: Arc::clone(&config.contracts),
-            bridge: config.bridge.clone(),
+            bridge: RwLock::new(Arc::new(config.bridge.clone())),
             next_link: AtomicU32::new(1),
             refused_busy: AtomicU64::new(0),
             refused_not_allowed: AtomicU64::new(0),
@@ -78,9 +78,7 @@ impl LinkLayer {
         for (index, worker) in config.workers.iter().enumerate() {
             workers.insert(index, create_link(&shared, worker)?);
         }
-        let uplinks = config.uplinks.iter();
-        let uplinks = uplinks.map(|config| uplink::prepare(&shared, config));
-        let uplinks = uplinks.collect::<Result<_, _>>()?;
+        let uplinks = Uplinks::new(&shared, &config.uplinks)?;
         let registry = Registry {
             shared: Arc::clone(&shared),
         };
@@ -92,7 +90,6 @@ impl LinkLayer {
                 router_events,
                 sessions: HashMap::new(),
                 uplinks,
-                ending: sync::watch::Sender::new(None),
             },
             registry,
         ))
@@ -169,10 +166,7 @@ impl Links for LinkLayer {
                 }
             });
         }
-        for uplink in self.uplinks.drain(..) {
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(uplink::run(shared, uplink, self.ending.subscribe()));
-        }
+        self.uplinks.begin();
     }
 
     fn registry(&self) -> Option<Registry> {
@@ -243,11 +237,9 @@ impl Links for LinkLayer {
             if let Some(exit) = last_exit {
                 examine(&shared, link, &config, &suspicion, &exit).await;
             }
-            let name = terms.name.clone();
             if let Err(error) =
                 serve_worker(&shared, socket, terms, memory, notices, attach_timeout).await
             {
-                tracing::warn!(worker = %name, pid, incarnation, %error, "worker did not attach");
                 if let ServeError::Setup(LinkSetupError::Attach(_)) = &error {
                     // No successor could attach to these rings either.
                     shared.update(link, |entry| {
@@ -255,7 +247,8 @@ impl Links for LinkLayer {
                     });
                 }
                 if let Some(control) = shared.control() {
-                    control.condemn_worker(worker, incarnation, error.to_string());
+                    let has_left = error.is_hang_up();
+                    control.worker_not_attached(worker, incarnation, error.to_string(), has_left);
                 }
             }
         };
@@ -318,6 +311,23 @@ impl Links for LinkLayer {
         Ok(())
     }
 
+    fn reconfigure(&mut self, plan: &Plan, config: &Config) -> Vec<(String, LinkSetupError)> {
+        self.shared.set_bridge(config.bridge.clone());
+        let topic = |(name, delivery): &(String, Delivery)| {
+            Some((self.shared.contracts.by_name(name)?.topic_id, *delivery))
+        };
+        let topics: Vec<_> = plan.delivery.iter().filter_map(topic).collect();
+        let plane = &self.shared.plane;
+        // A data plane that has stopped delivers nothing any more.
+        if !topics.is_empty() {
+            let _ = plane.set_delivery(topics);
+        }
+        if plan.applied.contains(&"spin_us") {
+            let _ = plane.set_wait(wait_strategy(config.bridge.spin_us));
+        }
+        self.uplinks.change(plan, config.bridge.shutdown_timeout)
+    }
+
     fn ask_worker_to_end(&mut self, worker: usize, deadline: Duration, reason: &str) {
         let Some(WorkerLink { link, .. }) = self.workers.get(&worker) else {
             return;
@@ -369,7 +379,8 @@ impl Links for LinkLayer {
         let (shared, message) = (Arc::clone(&self.shared), error.to_string());
         shared.refused_not_allowed.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            refuse_before_hello(&shared, client.stream, RefusedCode::NOT_ALLOWED, message).await;
+            let stream = async { Ok(client.stream.into()) };
+            refuse_before_hello(&shared, stream, RefusedCode::NOT_ALLOWED, message).await;
         });
     }
 
@@ -377,7 +388,7 @@ impl Links for LinkLayer {
         self.shared.lock().stopping = true;
         let (shared, reason) = (Arc::clone(&self.shared), reason.to_owned());
         let end = Instant::now() + deadline;
-        self.ending.send_replace(Some(end));
+        self.uplinks.end_all(end);
         tokio::spawn(async move {
             // What was published before goes ahead of the word, unless a peer that reads nothing holds it up.
             let _ = tokio::time::timeout(deadline / 2, shared.plane.settle()).await;
@@ -394,11 +405,12 @@ impl Links for LinkLayer {
 }
 
 /// Tells a client why it is refused. A socket that is closed before the peer has sent its Hello makes it fail there, and
-/// it never reads the reason; so its first byte is waited for, and what it says does not matter. No thread waits, and
-/// who comes while many others are being told is cut off without a word.
+/// it never reads the reason; so its first byte is waited for, and what it says does not matter. A client over TLS is told over
+/// TLS, so `open` does that handshake. No thread waits, and who comes while many others are being told is cut off without
+/// a word.
 pub(super) async fn refuse_before_hello(
     shared: &Shared,
-    stream: ClientStream,
+    open: impl Future<Output = std::io::Result<Stream>>,
     code: RefusedCode,
     message: String,
 ) {
@@ -406,6 +418,8 @@ pub(super) async fn refuse_before_hello(
         return;
     };
     let spoke = async {
+        let opened = tokio::time::timeout(REFUSED_HELLO_TIMEOUT, open).await;
+        let stream = opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
         let stream = FrameStream::new(stream)?;
         let stream = watch(stream, Interest::READABLE)?;
         let wait = tokio::time::timeout(REFUSED_HELLO_TIMEOUT, stream.readable());

@@ -143,7 +143,7 @@ async fn set_aside(
         status: status.to_owned(),
         payload: hex(&frame.payload),
     };
-    let store = Store::at(&shared.bridge.state_dir);
+    let store = Store::at(&shared.bridge().state_dir);
     let file = store.path().display().to_string();
     let (name, message) = (&config.name, entry.message.clone());
     let kept = tokio::task::spawn_blocking(move || store.append(entry)).await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use mycelium_contracts::Contracts;
 use shm_transport::channel::{ContractDifference, Transport};
@@ -100,6 +100,11 @@ impl Registry {
         self.shared.client_terms(name)
     }
 
+    /// Bytes of each ring of an actor of this process.
+    pub(crate) fn local_ring_capacity(&self) -> usize {
+        self.shared.bridge().ring_capacity
+    }
+
     /// What a link misses.
     pub(crate) fn missed(&self, link: LinkId) -> Arc<Missed> {
         self.shared.missed(link)
@@ -144,7 +149,8 @@ pub struct NameTaken {
 pub(super) struct Shared {
     pub(super) plane: DataPlaneHandle,
     pub(super) contracts: Arc<Contracts>,
-    pub(super) bridge: BridgeConfig,
+    /// What `[bridge]` says at the moment.
+    pub(super) bridge: RwLock<Arc<BridgeConfig>>,
     pub(super) next_link: AtomicU32,
     pub(super) refused_busy: AtomicU64,
     pub(super) refused_not_allowed: AtomicU64,
@@ -200,6 +206,18 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole, even one that panics between two of its statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `[bridge]` says at the moment.
+    pub(super) fn bridge(&self) -> Arc<BridgeConfig> {
+        // Every change puts a whole value in the place of another.
+        let bridge = self.bridge.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&bridge)
+    }
+
+    pub(super) fn set_bridge(&self, bridge: BridgeConfig) {
+        let mut place = self.bridge.write().unwrap_or_else(PoisonError::into_inner);
+        *place = Arc::new(bridge);
     }
 
     pub(super) fn next_link(&self) -> LinkId {
@@ -258,7 +276,7 @@ impl Shared {
     pub(super) fn client_terms(&self, name: &str) -> DeliveryTerms {
         DeliveryTerms {
             name: name.to_owned(),
-            stage_capacity: self.bridge.stage_capacity.unwrap_or(0),
+            stage_capacity: self.bridge().stage_capacity.unwrap_or(0),
             subscriptions: Vec::new(),
         }
     }

@@ -22,7 +22,7 @@ use super::registry::{NameTaken, Shared};
 use super::session::{Notice, Session, SessionEnd, Surroundings};
 use super::wire::Wire;
 use crate::data_plane::Stopped;
-use crate::listen::{Client, ClientStream, Endpoint};
+use crate::listen::{Client, ClientStream, Endpoint, Peer};
 use crate::routes::LinkId;
 
 /// How long a client that asks for a taken name waits for its holder to leave.
@@ -47,6 +47,20 @@ pub(super) enum ServeError {
     Join(#[from] tokio::task::JoinError),
 }
 
+impl ServeError {
+    /// Whether the peer has closed its connection, as a process does that ends.
+    pub(super) fn is_hang_up(&self) -> bool {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let left = [BrokenPipe, ConnectionReset, UnexpectedEof];
+        match self {
+            Self::Handshake(HandshakeError::Io { source, .. }) | Self::Io(source) => {
+                left.contains(&source.kind())
+            }
+            _ => false,
+        }
+    }
+}
+
 pub(super) async fn serve_worker(
     shared: &Arc<Shared>,
     socket: UnixStream,
@@ -57,7 +71,7 @@ pub(super) async fn serve_worker(
 ) -> Result<(), ServeError> {
     let (link, schema_digest) = (terms.link, terms.schema_digest);
     let stream = FrameStream::new(socket)?;
-    let on_mismatch = shared.bridge.on_mismatch;
+    let on_mismatch = shared.bridge().on_mismatch;
     let greeted = tokio::task::spawn_blocking(move || {
         greet(stream, schema_digest, on_mismatch, attach_timeout, None)
     })
@@ -223,7 +237,7 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
     } = client;
     let Ok(slot) = Arc::clone(&endpoint.handshakes).try_acquire_owned() else {
         shared.refused_busy.fetch_add(1, Ordering::Relaxed);
-        return Err(busy(shared, stream, &endpoint).await.into());
+        return Err(busy(shared, stream, peer, &endpoint).await.into());
     };
     let stream = FrameStream::new(
         endpoint
@@ -231,7 +245,7 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
             .await
             .map_err(ServeError::Open)?,
     )?;
-    let on_mismatch = shared.bridge.on_mismatch;
+    let on_mismatch = shared.bridge().on_mismatch;
     let timeout = endpoint.config.handshake_timeout;
     let greet = move || greet(stream, schema_digest, on_mismatch, timeout, Some(&endpoint));
     let greeted = tokio::task::spawn_blocking(greet).await?;
@@ -279,13 +293,19 @@ pub(super) async fn serve_client(shared: &Arc<Shared>, client: Client) -> Result
 
 /// Refuses a client because too many others are in the middle of their handshake: each takes a thread, for all of the
 /// endpoint's `handshake_timeout_ms` if it says nothing.
-async fn busy(shared: &Shared, stream: ClientStream, endpoint: &Endpoint) -> HandshakeError {
+async fn busy(
+    shared: &Shared,
+    stream: ClientStream,
+    peer: Peer,
+    endpoint: &Endpoint,
+) -> HandshakeError {
     let message = format!(
         "too many clients are in the middle of their handshake: max_pending_handshakes={}; connect again, or raise it",
         endpoint.config.max_pending_handshakes
     );
     let code = RefusedCode::BUSY;
-    refuse_before_hello(shared, stream, code, message.clone()).await;
+    let open = endpoint.open(stream, peer);
+    refuse_before_hello(shared, open, code, message.clone()).await;
     HandshakeError::Refused {
         code: code.0,
         name: code.name().unwrap_or("UNKNOWN"),
@@ -325,11 +345,12 @@ async fn serve_named_client(
     notices: mpsc::UnboundedReceiver<Notice>,
     slot: OwnedSemaphorePermit,
 ) -> Result<(), ServeError> {
+    let bridge = shared.bridge();
     let memory = Arc::new(create_memory(
         shared,
-        shared.bridge.transport,
-        shared.bridge.ring_capacity,
-        &shared.bridge.memory,
+        bridge.transport,
+        bridge.ring_capacity,
+        &bridge.memory,
     )?);
     shared.update(link, |entry| entry.status.degraded = memory.degraded());
     let wanted = shared.client_terms(&name);
@@ -343,8 +364,8 @@ async fn serve_named_client(
         link,
         name,
         epoch: 1,
-        transport: transport_request(shared.bridge.transport),
-        spin_us: shared.bridge.spin_us.unwrap_or_else(default_spin_us),
+        transport: transport_request(bridge.transport),
+        spin_us: bridge.spin_us.unwrap_or_else(default_spin_us),
         schema_digest: shared.contracts.schema_digest(),
         settings: "{}".to_owned(),
     };

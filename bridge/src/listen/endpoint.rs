@@ -6,13 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
 
 use shm_transport::socket::{Address, Stream};
 use tokio::sync::Semaphore;
 
-use super::tls::TlsServer;
-use super::{ListenError, Listener, PeerCredentials, TlsError};
+use super::{ListenError, Listener, PeerCredentials};
 use crate::config::ListenConfig;
+
+/// A certificate that is valid for less than this is worth a warning.
+const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What an endpoint asks of its clients, and what they share.
 #[derive(Debug)]
@@ -23,26 +26,45 @@ pub struct Endpoint {
     pub config: ListenConfig,
     /// One permit per client that may be in the middle of its handshake.
     pub(crate) handshakes: Arc<Semaphore>,
-    tls: Option<TlsServer>,
 }
 
 impl Endpoint {
-    fn new(config: &ListenConfig, address: Address) -> Result<Arc<Self>, TlsError> {
-        let tls = config.tls.as_ref().map(TlsServer::load).transpose()?;
-        Ok(Arc::new(Self {
+    fn new(config: &ListenConfig, address: Address) -> Arc<Self> {
+        let endpoint = Self {
             address,
             config: config.clone(),
             handshakes: Arc::new(Semaphore::new(config.max_pending_handshakes)),
-            tls,
-        }))
+        };
+        endpoint.tell_certificate("endpoint has a certificate");
+        Arc::new(endpoint)
+    }
+
+    /// Says until when the certificate is valid, if there is one; loudly if that is soon.
+    fn tell_certificate(&self, what: &'static str) {
+        let Some(tls) = &self.config.tls else {
+            return;
+        };
+        let (address, file) = (&self.address, tls.certificate.display());
+        let Some(not_after) = tls.not_after() else {
+            tracing::info!(%address, %file, "{what}");
+            return;
+        };
+        let left = not_after.left(SystemTime::now());
+        tracing::info!(%address, %file, %not_after, "{what}");
+        if left.is_zero() {
+            tracing::error!(%address, %file, %not_after, "the certificate has expired: clients refuse it; renew the file and reload");
+        } else if left < CERTIFICATE_NOTICE {
+            let days_left = left.as_secs() / (24 * 60 * 60);
+            tracing::warn!(%address, %file, %not_after, days_left, "the certificate expires soon; renew the file and reload");
+        }
     }
 
     /// Turns the connection of a client into the stream of a link; over TLS after a handshake of its own.
     pub(crate) async fn open(&self, stream: ClientStream, peer: Peer) -> io::Result<Stream> {
-        match (&self.tls, stream) {
+        match (&self.config.tls, stream) {
             (Some(tls), ClientStream::Tcp(stream)) => {
                 let time = self.config.handshake_timeout;
-                tls.accept(stream, peer, time).await.map_err(|error| {
+                tls.server().accept(stream, peer, time).await.map_err(|error| {
                     let text = format!("tls handshake failed: {error}; connect to {} with a client that trusts its certificate", self.address);
                     io::Error::new(error.kind(), text)
                 })
@@ -183,9 +205,30 @@ impl Listening {
                 });
             }
         };
-        let endpoint = Endpoint::new(config, address)?;
-        tracing::info!(address = %endpoint.address, token = config.token.is_some(), "listening");
+        tracing::info!(%address, token = config.token.is_some(), "listening");
+        let endpoint = Endpoint::new(config, address);
         Ok(Self { endpoint, socket })
+    }
+
+    /// Asks other things of those who connect from here on; the socket stays, with those who wait in its queue.
+    pub(crate) fn change(&mut self, config: &ListenConfig) {
+        let old = &self.endpoint;
+        let same_limit = old.config.max_pending_handshakes == config.max_pending_handshakes;
+        let endpoint = Endpoint {
+            address: old.address.clone(),
+            config: config.clone(),
+            handshakes: match same_limit {
+                true => Arc::clone(&old.handshakes),
+                false => Arc::new(Semaphore::new(config.max_pending_handshakes)),
+            },
+        };
+        if config.token != old.config.token {
+            tracing::info!(address = %endpoint.address, token = config.token.is_some(), "endpoint has another token");
+        }
+        if config.tls != old.config.tls {
+            endpoint.tell_certificate("endpoint has another certificate, key or client_ca");
+        }
+        self.endpoint = Arc::new(endpoint);
     }
 
     pub(crate) fn endpoint(&self) -> Arc<Endpoint> {

@@ -4,12 +4,13 @@
 //! task of the control runtime copies between the other end and the connection. Both directions have a bounded buffer, so
 //! that a side that does not read holds the other one back as it would without TLS.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shm_transport::socket::Stream;
@@ -23,13 +24,14 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::Peer;
+use super::validity::NotAfter;
 
 /// Bytes that are copied at once, in each direction.
 const RELAY_LEN: usize = 64 * 1024;
 /// How long the rest of the other direction may take once one has ended.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The files of a `tls:` endpoint.
+/// The files of a `tls:` endpoint, and what was in them. Equal if both are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// The certificate, followed by the chain up to the authority, as PEM.
@@ -38,6 +40,38 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// Authorities whose certificates clients must show; without any, clients need none.
     pub client_ca: Option<PathBuf>,
+    /// Made of what the files held when they were read.
+    server: TlsServer,
+}
+
+impl TlsConfig {
+    /// Reads the files, and checks that they go together.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`], with the file.
+    pub fn load(
+        certificate: PathBuf,
+        key: PathBuf,
+        client_ca: Option<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        let server = TlsServer::load(&certificate, &key, client_ca.as_deref())?;
+        Ok(Self {
+            certificate,
+            key,
+            client_ca,
+            server,
+        })
+    }
+
+    pub(crate) fn server(&self) -> &TlsServer {
+        &self.server
+    }
+
+    /// Until when the certificate is valid; `None` if that is not to be found in it.
+    pub(crate) fn not_after(&self) -> Option<&NotAfter> {
+        self.server.not_after.as_ref()
+    }
 }
 
 /// Why an endpoint cannot do TLS.
@@ -93,7 +127,18 @@ impl TlsError {
 #[derive(Clone)]
 pub(crate) struct TlsServer {
     acceptor: TlsAcceptor,
+    not_after: Option<NotAfter>,
+    /// Tells contents of the files apart within this process, without keeping the key once more.
+    fingerprint: u64,
 }
+
+impl PartialEq for TlsServer {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for TlsServer {}
 
 impl std::fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,29 +147,36 @@ impl std::fmt::Debug for TlsServer {
 }
 
 impl TlsServer {
-    /// Reads the files.
-    pub(crate) fn load(config: &TlsConfig) -> Result<Self, TlsError> {
-        let certificates = certificates("certificate", &config.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&config.key)
-            .map_err(|error| unreadable("key", &config.key, &error))?;
+    fn load(
+        certificate_file: &Path,
+        key_file: &Path,
+        client_ca: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        let certificates = certificates("certificate", certificate_file)?;
+        let key = PrivateKeyDer::from_pem_file(key_file)
+            .map_err(|error| unreadable("key", key_file, &error))?;
+        let authorities = client_ca.map(|path| self::certificates("client_ca", path));
+        let authorities = authorities.transpose()?;
+        let not_after = certificates.first().and_then(|it| NotAfter::of(it));
+        let fingerprint = fingerprint(&certificates, &key, authorities.as_deref());
         let provider = Arc::new(default_provider());
         let unusable = |error: tokio_rustls::rustls::Error| TlsError::Unusable {
-            certificate: config.certificate.clone(),
-            key: config.key.clone(),
+            certificate: certificate_file.to_owned(),
+            key: key_file.to_owned(),
             reason: error.to_string(),
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(unusable)?;
-        let builder = match &config.client_ca {
+        let builder = match authorities {
             None => builder.with_no_client_auth(),
-            Some(path) => {
+            Some(authorities) => {
                 let wrong = |reason: String| TlsError::ClientCa {
-                    path: path.clone(),
+                    path: client_ca.unwrap_or(Path::new("")).to_owned(),
                     reason,
                 };
                 let mut roots = RootCertStore::empty();
-                for certificate in self::certificates("client_ca", path)? {
+                for certificate in authorities {
                     roots
                         .add(certificate)
                         .map_err(|error| wrong(error.to_string()))?;
@@ -144,6 +196,8 @@ impl TlsServer {
         server.send_tls13_tickets = 0;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(server)),
+            not_after,
+            fingerprint,
         })
     }
 
@@ -176,6 +230,22 @@ impl TlsServer {
         });
         Ok(Stream::behind_tls(ours))
     }
+}
+
+fn fingerprint(
+    certificates: &[CertificateDer<'_>],
+    key: &PrivateKeyDer<'_>,
+    authorities: Option<&[CertificateDer<'_>]>,
+) -> u64 {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    let bytes = |list: &[CertificateDer<'_>]| -> Vec<Vec<u8>> {
+        list.iter().map(|it| it.to_vec()).collect()
+    };
+    HASHER.get_or_init(RandomState::new).hash_one((
+        bytes(certificates),
+        key.secret_der(),
+        authorities.map(bytes),
+    ))
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -24,7 +24,7 @@ pub(super) struct Writer {
     pub(super) touched: bool,
     pub(super) armed: bool,
     pub(super) broken: bool,
-    /// Whether nothing may go straight into the ring: it is broken, or has a backlog.
+    /// Whether nothing may go straight into the ring: it is broken, has a backlog, or a lane goes ahead.
     shut: bool,
     /// Bytes of each lane of the stage.
     stage_capacity: usize,
@@ -36,6 +36,9 @@ pub(super) struct Writer {
     pub(super) listed: bool,
     pub(super) gaps: Gaps,
     backlog: Option<Box<Backlog>>,
+    /// Lanes that go ahead of everything that comes, each until so many frames have left it: frames of a subscription that has
+    /// another policy now.
+    ahead: Vec<(usize, u64)>,
 }
 
 /// How the delivery to one subscriber ended.
@@ -76,6 +79,7 @@ impl Writer {
             listed: false,
             gaps: Gaps::new(),
             backlog: None,
+            ahead: Vec::new(),
         }
     }
 
@@ -94,6 +98,7 @@ impl Writer {
             policy,
             lane: 0,
             gap,
+            by_default: false,
         };
         let Some(owner) = owner else {
             return subscriber;
@@ -123,6 +128,20 @@ impl Writer {
             }
         }
         subscriber
+    }
+
+    /// Before a subscription to a topic becomes `to`: what waits in other lanes that may hold frames of this topic goes into
+    /// the ring first, so that their order is kept.
+    pub(super) fn let_pass(&mut self, topic_id: u16, to: &Subscriber) {
+        let is_staged = matches!(to.policy, Delivery::Conflate | Delivery::DropOldest);
+        for (at, (owner, lane)) in self.lanes.iter().enumerate() {
+            let is_same = is_staged && to.lane == at;
+            if (*owner == topic_id || *owner == 0) && !is_same && !lane.is_empty() {
+                self.ahead.retain(|(other, _)| *other != at);
+                self.ahead.push((at, lane.gone() + lane.frames()));
+                self.shut = true;
+            }
+        }
     }
 
     /// Copies a frame into the ring if there is room.
@@ -237,7 +256,17 @@ impl Writer {
                 return None;
             }
             self.backlog = None;
-            self.shut = self.broken;
+            self.shut = self.broken || !self.ahead.is_empty();
+        }
+        while let Some(&(at, until)) = self.ahead.first() {
+            let lane = &mut self.lanes[at].1;
+            if lane.gone() < until
+                && let Some(outcome) = lane.forward(&mut self.producer)
+            {
+                return Some(outcome);
+            }
+            self.ahead.remove(0);
+            self.shut = self.broken || !self.ahead.is_empty();
         }
         for _ in 0..self.lanes.len() {
             let at = self.next_lane % self.lanes.len();
@@ -251,7 +280,9 @@ impl Writer {
 
     /// Whether something waits in front of the ring.
     pub(super) fn has_waiting(&self) -> bool {
-        self.backlog.is_some() || self.lanes.iter().any(|(_, lane)| !lane.is_empty())
+        self.backlog.is_some()
+            || !self.ahead.is_empty()
+            || self.lanes.iter().any(|(_, lane)| !lane.is_empty())
     }
 
     /// Whether `drain` would move something.
@@ -261,6 +292,10 @@ impl Writer {
         }
         if let Some(backlog) = &mut self.backlog {
             return backlog.can_forward(&mut self.producer);
+        }
+        if let Some(&(at, _)) = self.ahead.first() {
+            let len = self.lanes[at].1.front_len();
+            return len.is_none_or(|len| !matches!(self.producer.has_room(len), Ok(false)));
         }
         let mut lengths = self
             .lanes

@@ -42,7 +42,7 @@ impl Source {
             config: self.facts.config.clone(),
             started_ms: milliseconds(self.facts.started),
             now_ms: milliseconds(SystemTime::now()),
-            metrics: self.facts.metrics.clone(),
+            metrics: self.facts.metrics(),
             workers: workers.into_iter().map(worker).collect(),
             totals: self.totals(&links),
             links,

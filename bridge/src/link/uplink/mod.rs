@@ -2,6 +2,7 @@
 //! format. Made again with back-off and jitter; rings, subscriptions and what waits in them outlast a connection.
 
 mod session;
+mod set;
 mod status;
 mod wire;
 
@@ -20,11 +21,13 @@ use super::handshake::hex;
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::Shared;
 use super::serve::{count_clients, local_fencing};
+use super::worker_link::changed_topics;
 use crate::config::UplinkConfig;
 use crate::router::{DeliveryTerms, Subscription};
 use crate::routes::LinkId;
 use crate::worker::Jitter;
 use session::{End, Import, Mover, Stream};
+pub(super) use set::Uplinks;
 pub(super) use status::Board;
 pub use status::{UplinkState, UplinkStatus};
 
@@ -35,8 +38,24 @@ const HANDSHAKE_SUSPECT: Duration = Duration::from_secs(5);
 /// How often an ending uplink looks whether peers are left that may publish.
 const PEERS_PAUSE: Duration = Duration::from_millis(10);
 
+/// What the control plane wants of an uplink.
+#[derive(Debug, Clone)]
+struct Orders {
+    config: UplinkConfig,
+    end: Option<Ending>,
+}
+
+/// Why and by when an uplink is to end.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// The bridge is stopping.
+    Bridge { by: Instant },
+    /// The configuration is without it, or has it with other rings.
+    Alone { by: Instant },
+}
+
 /// What an uplink starts with: its link is known to the data plane already, so that frames are kept from the first moment.
-pub(super) struct Prepared {
+struct Prepared {
     link: LinkId,
     memory: LinkMemory,
     config: UplinkConfig,
@@ -44,22 +63,11 @@ pub(super) struct Prepared {
 }
 
 /// Makes the link of an uplink, and hands it to the data plane.
-pub(super) fn prepare(shared: &Shared, config: &UplinkConfig) -> Result<Prepared, LinkSetupError> {
+fn prepare(shared: &Shared, config: &UplinkConfig) -> Result<Prepared, LinkSetupError> {
     let memory = LinkMemory::local(config.ring_capacity)?;
     let link = shared.next_link();
     shared.take_name(link, &config.name, None)?;
-    let topic = |name: &String| Some(shared.contracts.by_name(name)?.topic_id);
-    let topics: Vec<u16> = config.export.iter().filter_map(topic).collect();
-    let subscription = |topic_id: &u16| Subscription {
-        topic_id: *topic_id,
-        delivery: Some(config.delivery),
-        group: None,
-    };
-    let terms = DeliveryTerms {
-        name: config.name.clone(),
-        stage_capacity: config.stage_capacity,
-        subscriptions: topics.iter().map(subscription).collect(),
-    };
+    let (topics, terms) = exports(shared, config);
     let ends = memory.bridge_side(local_fencing())?;
     shared.plane.add(link, ends, terms, topics)?;
     let board = Arc::new(Board::new(config));
@@ -72,14 +80,64 @@ pub(super) fn prepare(shared: &Shared, config: &UplinkConfig) -> Result<Prepared
     })
 }
 
-/// Runs an uplink until the bridge has stopped. `ending` gives the time that is left once the bridge is stopping.
-pub(super) async fn run(
-    shared: Arc<Shared>,
-    prepared: Prepared,
-    ending: watch::Receiver<Option<Instant>>,
-) {
+/// The topics that go to the bus, and how.
+fn exports(shared: &Shared, config: &UplinkConfig) -> (Vec<u16>, DeliveryTerms) {
+    let topic = |name: &String| Some(shared.contracts.by_name(name)?.topic_id);
+    let topics: Vec<u16> = config.export.iter().filter_map(topic).collect();
+    let subscription = |topic_id: &u16| Subscription {
+        topic_id: *topic_id,
+        delivery: Some(config.delivery),
+        group: None,
+    };
+    let terms = DeliveryTerms {
+        name: config.name.clone(),
+        stage_capacity: config.stage_capacity,
+        subscriptions: topics.iter().map(subscription).collect(),
+    };
+    (topics, terms)
+}
+
+/// Runs an uplink until the bridge has stopped, or the configuration is without it; nothing of it is left then.
+async fn run(shared: Arc<Shared>, prepared: Prepared, mut orders: watch::Receiver<Orders>) {
+    let (link, name) = (prepared.link, prepared.config.name.clone());
+    let board = Arc::clone(&prepared.board);
+    let expired = expired(orders.clone());
+    tokio::select! {
+        () = serve(&shared, prepared, orders.clone()) => {}
+        () = expired => {}
+    }
+    let alone = |orders: &Orders| matches!(orders.end, Some(Ending::Alone { .. }));
+    if orders.wait_for(alone).await.is_err() {
+        return;
+    }
+    let counters = shared.plane.drain(link).await;
+    {
+        let mut state = shared.lock();
+        state.links.remove(&link);
+        state.uplinks.retain(|other| !Arc::ptr_eq(other, &board));
+    }
+    // A data plane that has stopped has dropped the link as well.
+    if let Ok(counters) = counters
+        && counters.waiting > 0
+    {
+        tracing::warn!(uplink = %name, undelivered_frames = counters.waiting, "frames that waited for the bus in front of the ring are discarded");
+    }
+    tracing::info!(uplink = %name, "uplink is done");
+}
+
+/// Comes to its end when an uplink that ends alone has had its time.
+async fn expired(mut orders: watch::Receiver<Orders>) {
+    let alone = |orders: &Orders| matches!(orders.end, Some(Ending::Alone { .. }));
+    let by = orders.wait_for(alone).await.ok().and_then(|it| it.end);
+    match by {
+        Some(Ending::Alone { by }) => tokio::time::sleep_until(by.into()).await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, prepared: Prepared, orders: watch::Receiver<Orders>) {
     let name = prepared.config.name.clone();
-    let imports = imports(&shared, &prepared.config);
+    let imports = imports(shared, &prepared.config);
     let mover = prepared.memory.peer_side(local_fencing()).and_then(|ends| {
         let (max, board) = (prepared.config.max_payload, Arc::clone(&prepared.board));
         Ok(Mover::new(ends, imports, max, board)?)
@@ -87,7 +145,7 @@ pub(super) async fn run(
     match mover {
         Ok(mover) => {
             let mut uplink = Uplink {
-                shared: Arc::clone(&shared),
+                shared: Arc::clone(shared),
                 link: prepared.link,
                 config: prepared.config,
                 board: prepared.board,
@@ -95,19 +153,26 @@ pub(super) async fn run(
                 is_connected: false,
                 said: None,
             };
-            let drained = Box::pin(drained(shared, ending));
-            uplink.run(drained).await;
+            let drained = Box::pin(drained(Arc::clone(shared), prepared.link, orders.clone()));
+            uplink.run(drained, orders).await;
         }
         Err(error) => tracing::error!(uplink = %name, %error, "uplink cannot be served"),
     }
 }
 
-/// Comes to its end when the bridge is stopping and nobody is left who may publish, and what was published is on its way.
-async fn drained(shared: Arc<Shared>, mut ending: watch::Receiver<Option<Instant>>) {
-    let end = match ending.wait_for(Option::is_some).await.map(|end| *end) {
-        Ok(Some(end)) => end,
+/// Comes to its end when nothing more comes for the bus: the bridge is stopping and nobody is left who may publish, and what was
+/// published is on its way; or the uplink ends alone, and what waited for it is in its ring.
+async fn drained(shared: Arc<Shared>, link: LinkId, mut orders: watch::Receiver<Orders>) {
+    let ending = orders.wait_for(|it| it.end.is_some()).await;
+    let end = match ending.ok().and_then(|it| it.end) {
+        Some(Ending::Bridge { by }) => by,
+        Some(Ending::Alone { by }) => {
+            let left = by.saturating_duration_since(Instant::now());
+            let _ = tokio::time::timeout(left, shared.plane.silence(link)).await;
+            return;
+        }
         // The layer is gone, and this task will be in a moment.
-        _ => return std::future::pending().await,
+        None => return std::future::pending().await,
     };
     while shared.has_peers() && Instant::now() < end {
         tokio::time::sleep(PEERS_PAUSE).await;
@@ -151,7 +216,11 @@ enum Trouble {
 }
 
 impl Uplink {
-    async fn run(&mut self, mut drained: impl Future<Output = ()> + Unpin) {
+    async fn run(
+        &mut self,
+        mut drained: impl Future<Output = ()> + Unpin,
+        mut orders: watch::Receiver<Orders>,
+    ) {
         let mut jitter = Jitter(u64::from(std::process::id()) << 32 | u64::from(self.link.0));
         let (mut is_last, mut failures) = (false, 0_u32);
         while !is_last {
@@ -159,15 +228,30 @@ impl Uplink {
             let attempt = tokio::select! {
                 attempt = connect(&self.config) => attempt,
                 () = &mut drained => break,
+                Ok(()) = orders.changed() => {
+                    self.take(&orders.borrow_and_update().config);
+                    continue;
+                }
             };
             match attempt {
                 Err(error) => self.not_connected(&error, failures),
                 Ok(mut stream) => {
                     self.connected();
-                    let end = self
-                        .mover
-                        .serve(&mut stream, &mut drained, &mut is_last)
-                        .await;
+                    let mut talk = self.mover.begin();
+                    let end = loop {
+                        let moving =
+                            self.mover
+                                .serve(&mut stream, &mut talk, &mut drained, &mut is_last);
+                        tokio::select! {
+                            end = moving => break end,
+                            Ok(()) = orders.changed() => {
+                                // What moves stands at a place where it can be taken up again.
+                                if self.take(&orders.borrow_and_update().config) {
+                                    break End::Reconfigured;
+                                }
+                            }
+                        }
+                    };
                     let lasted = began.elapsed();
                     let spoke = matches!(end, End::HangUp { received, .. } if received > 0);
                     if spoke || lasted > self.config.backoff_max {
@@ -175,8 +259,13 @@ impl Uplink {
                         self.said = None;
                     }
                     self.disconnected(&end, lasted, failures);
-                    if let End::Finished | End::Corrupt(_) = end {
-                        break;
+                    match end {
+                        End::Finished | End::Corrupt(_) => break,
+                        End::Reconfigured => {
+                            failures = 0;
+                            continue;
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -186,9 +275,46 @@ impl Uplink {
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = &mut drained, if !is_last => break,
+                Ok(()) = orders.changed() => {
+                    self.take(&orders.borrow_and_update().config);
+                    failures = 0;
+                }
             }
         }
         self.board.set(UplinkState::Ended, None);
+    }
+
+    /// Goes on with another configuration, which has the same rings; says whether it takes another connection.
+    fn take(&mut self, config: &UplinkConfig) -> bool {
+        if self.config == *config {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.config, config.clone());
+        let (_, before) = exports(&self.shared, &old);
+        let (topics, terms) = exports(&self.shared, config);
+        let changes = changed_topics(&before, &terms);
+        let withdrawn = before.subscriptions.iter().map(|it| it.topic_id);
+        let withdrawn = withdrawn.filter(|it| !topics.contains(it)).collect();
+        self.mover.reconfigure(
+            imports(&self.shared, config),
+            config.max_payload,
+            &topics,
+            withdrawn,
+        );
+        self.board.set_address(config.address.to_string());
+        if self
+            .shared
+            .plane
+            .set_terms(self.link, terms, changes)
+            .is_err()
+        {
+            // The data plane has stopped, and this task will in a moment.
+            return false;
+        }
+        let needs_connection = old.address != config.address || old.digest != config.digest;
+        tracing::info!(uplink = %config.name, address = %config.address, reconnects = needs_connection, import = config.import.join(","), export = config.export.join(","), "uplink has another configuration");
+        self.said = None;
+        needs_connection
     }
 
     fn connected(&mut self) {
@@ -225,9 +351,13 @@ impl Uplink {
     fn disconnected(&mut self, end: &End, lasted: Duration, failures: u32) {
         self.release();
         let (name, address) = (&self.config.name, &self.config.address);
-        if let End::Finished = end {
-            tracing::info!(uplink = name, "uplink is closed: everything is sent");
-            return;
+        match end {
+            End::Finished => {
+                tracing::info!(uplink = name, "uplink is closed: everything is sent");
+                return;
+            }
+            End::Reconfigured => return self.note(end.to_string()),
+            _ => {}
         }
         let mut text = end.to_string();
         if let End::HangUp { received: 0, .. } = end
@@ -266,6 +396,8 @@ impl Uplink {
 
 impl Drop for Uplink {
     fn drop(&mut self) {
+        self.release();
+        self.board.set(UplinkState::Ended, None);
         if !self.mover.is_empty() {
             let (frames, ring_bytes) = self.mover.left();
             tracing::warn!(uplink = %self.config.name, frames, ring_bytes, "uplink ends with frames that the bus did not take; they are discarded");

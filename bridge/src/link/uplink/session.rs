@@ -1,6 +1,6 @@
 //! The movement of frames between the rings of an uplink and its connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -102,9 +102,12 @@ pub(super) struct Import {
 /// Why frames cannot flow any more on a connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
-    /// Everything is sent, and the bridge is stopping.
-    #[error("the bridge is stopping")]
+    /// Everything is sent, and nothing more comes.
+    #[error("everything is sent")]
     Finished,
+    /// The configuration wants another connection.
+    #[error("the configuration was reloaded")]
+    Reconfigured,
     /// The bus has closed it.
     #[error("the bus closed the connection: bytes_received={received}, frames_sent={sent}")]
     HangUp { received: u64, sent: u64 },
@@ -131,7 +134,19 @@ pub(super) struct Mover {
     incoming: Incoming,
     imports: HashMap<u16, Import>,
     max_payload: usize,
+    /// Topics that were exported once and are no longer; what waits of them is not for the bus any more.
+    withdrawn: HashSet<u16>,
     board: Arc<Board>,
+}
+
+/// One connection's stay.
+pub(super) struct Talk {
+    /// Until when nothing is exported.
+    hold: Option<Instant>,
+    /// Bytes that came.
+    received: u64,
+    /// Frames that had been handed to connections before this one.
+    sent_before: u64,
 }
 
 impl Mover {
@@ -151,8 +166,35 @@ impl Mover {
             outgoing: Outgoing::default(),
             imports,
             max_payload,
+            withdrawn: HashSet::new(),
             board,
         })
+    }
+
+    /// Other messages and another limit from here on. Frames of `withdrawn` that are still in the ring are dropped.
+    pub(super) fn reconfigure(
+        &mut self,
+        imports: HashMap<u16, Import>,
+        max_payload: usize,
+        exported: &[u16],
+        withdrawn: Vec<u16>,
+    ) {
+        self.imports = imports;
+        self.max_payload = max_payload;
+        self.withdrawn.extend(withdrawn);
+        self.withdrawn
+            .retain(|topic_id| !exported.contains(topic_id));
+    }
+
+    /// Prepares for a new connection.
+    pub(super) fn begin(&mut self) -> Talk {
+        self.outgoing.rewind();
+        self.incoming.clear();
+        Talk {
+            hold: Some(Instant::now() + HANDSHAKE_GRACE),
+            received: 0,
+            sent_before: self.board.exported.load(Relaxed),
+        }
     }
 
     /// Whether something is left that is to go to the bus.
@@ -166,16 +208,15 @@ impl Mover {
     }
 
     /// Moves frames both ways until the connection ends. Once `drained` has come to its end no more is published, and
-    /// what is left is sent.
+    /// what is left is sent. May be dropped, and called again for the same connection.
     pub(super) async fn serve(
         &mut self,
         stream: &mut Stream,
+        talk: &mut Talk,
         drained: &mut (impl Future<Output = ()> + Unpin),
         is_last: &mut bool,
     ) -> End {
-        self.outgoing.rewind();
-        self.incoming.clear();
-        match self.serve_until(stream, drained, is_last).await {
+        match self.serve_until(stream, talk, drained, is_last).await {
             Ok(()) => {
                 stream.finish().await;
                 End::Finished
@@ -187,21 +228,25 @@ impl Mover {
     async fn serve_until(
         &mut self,
         stream: &Stream,
+        talk: &mut Talk,
         drained: &mut (impl Future<Output = ()> + Unpin),
         is_last: &mut bool,
     ) -> Result<(), End> {
-        let mut hold = Some(Instant::now() + HANDSHAKE_GRACE);
-        let (mut received, mut turns) = (0, 0);
-        let sent_before = self.board.exported.load(Relaxed);
+        let mut turns = 0;
         loop {
-            hold = hold.filter(|until| received == 0 && Instant::now() < *until);
+            let is_quiet = talk.received == 0;
+            talk.hold = talk
+                .hold
+                .filter(|until| is_quiet && Instant::now() < *until);
+            let hold = talk.hold;
             let wrote = hold.is_none() && self.send(stream)?;
             let blocked = self.take()?;
             let mut read = 0;
             if blocked.is_none() {
                 read = match stream.try_read(self.incoming.room()) {
                     Ok(0) => {
-                        let sent = self.board.exported.load(Relaxed) - sent_before;
+                        let sent = self.board.exported.load(Relaxed) - talk.sent_before;
+                        let received = talk.received;
                         return Err(End::HangUp { received, sent });
                     }
                     Ok(count) => count,
@@ -209,7 +254,7 @@ impl Mover {
                     Err(error) => return Err(error.into()),
                 };
                 self.incoming.received(read);
-                received += read as u64;
+                talk.received += read as u64;
             }
             self.wake_router();
             if *is_last && self.is_empty() {
@@ -242,7 +287,16 @@ impl Mover {
         while self.outgoing.has_room()
             && let Some(frame) = self.consumer.peek()?
         {
-            if frame.payload_len() > self.max_payload {
+            if self.withdrawn.contains(&frame.topic_id()) {
+                if count(&self.board.withdrawn) == 0 {
+                    let (name, type_id) = (&self.board.status().name, frame.topic_id());
+                    tracing::warn!(
+                        uplink = name,
+                        type_id,
+                        "frame waited for the bus, and its topic is exported no longer; it is dropped, and further ones are only counted"
+                    );
+                }
+            } else if frame.payload_len() > self.max_payload {
                 let (type_id, len) = (frame.topic_id(), frame.payload_len());
                 if count(&self.board.too_large) == 0 {
                     let (name, max) = (&self.board.status().name, self.max_payload);
