@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use common::{Site, WATCHDOG, wait_until_ended};
+use common::{Site, WATCHDOG, runtime, wait_until_ended};
 use mycelium_bridge::config::{Config, WorkerConfig};
 use mycelium_bridge::supervisor::{SpawnError, spawn_worker};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -25,10 +25,7 @@ fn shell(script: &str, keys: &str) -> (Site, WorkerConfig) {
 
 /// Runs a worker to its end.
 fn run(config: &WorkerConfig) -> Result<ExitStatus, SpawnError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let spawned = spawn_worker(config)?;
         let ended = tokio::time::timeout(WATCHDOG, spawned.process.wait());

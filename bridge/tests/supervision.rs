@@ -2,214 +2,18 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Site, WATCHDOG, has_ended, wait_for, wait_until_ended};
-use mycelium_bridge::config::{Config, WorkerConfig};
-use mycelium_bridge::event_loop::{
-    ControlHandle, ControlOptions, ControlPlane, ControlThread, ExitedWorker, Links, StartedWorker,
-};
-use mycelium_bridge::link::LinkSetupError;
-use mycelium_bridge::listen::{Client, NotAllowed, Peer};
-use mycelium_bridge::shutdown::Summary;
+use common::links::{HeldSockets, Told, run, run_config};
+use common::{Site, WATCHDOG, has_ended, runtime, wait_for, wait_until_ended};
+use mycelium_bridge::config::Config;
+use mycelium_bridge::event_loop::{ControlOptions, ControlThread};
 use mycelium_bridge::supervisor::spawn_worker;
 use mycelium_bridge::worker::Outcome;
-use mycelium_bridge::worker::stall::Progress;
 use nix::sys::signal::Signal;
-
-/// What the link layer was told.
-#[derive(Debug, Clone, PartialEq)]
-enum Told {
-    Started {
-        pid: i32,
-        incarnation: u64,
-    },
-    Exited {
-        status: String,
-        restart_after: Option<Duration>,
-    },
-    Ended(Outcome),
-    Connected(u32),
-    Refused(String),
-    AskedToEnd(String),
-}
-
-/// What a test does about it, on the control thread.
-type Reaction = Box<dyn FnMut(&Told, &ControlHandle)>;
-
-struct Recorder {
-    told: Arc<Mutex<Vec<Told>>>,
-    sockets: HashMap<usize, UnixStream>,
-    control: Option<ControlHandle>,
-    reaction: Reaction,
-}
-
-impl Recorder {
-    fn note(&mut self, told: Told) {
-        if let Some(control) = &self.control {
-            (self.reaction)(&told, control);
-        }
-        self.told.lock().unwrap().push(told);
-    }
-}
-
-impl Links for Recorder {
-    fn begin(&mut self, control: ControlHandle) {
-        self.control = Some(control);
-    }
-
-    fn worker_started(&mut self, started: StartedWorker<'_>) {
-        self.sockets.insert(started.worker, started.socket);
-        self.note(Told::Started {
-            pid: started.pid.cast_signed(),
-            incarnation: started.incarnation,
-        });
-    }
-
-    fn worker_exited(&mut self, exited: ExitedWorker<'_>) {
-        let status = exited.status.expect("a status").to_string();
-        self.note(Told::Exited {
-            status,
-            restart_after: exited.restart_after,
-        });
-    }
-
-    fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, outcome: Outcome) {
-        self.note(Told::Ended(outcome));
-    }
-
-    fn worker_added(
-        &mut self,
-        _worker: usize,
-        _config: &WorkerConfig,
-    ) -> Result<(), LinkSetupError> {
-        Ok(())
-    }
-
-    fn worker_changed(
-        &mut self,
-        _worker: usize,
-        _old: &WorkerConfig,
-        _new: &WorkerConfig,
-    ) -> Result<(), LinkSetupError> {
-        Ok(())
-    }
-
-    fn ask_worker_to_end(&mut self, worker: usize, _deadline: Duration, _reason: &str) {
-        self.sockets.remove(&worker);
-    }
-
-    fn ask_for_round(&self) {}
-
-    fn progress(&self, _worker: usize) -> Option<Progress> {
-        None
-    }
-
-    fn client_connected(&mut self, client: Client) {
-        let Peer::Local(credentials) = client.peer else {
-            panic!("a UNIX socket leads to local peers: {}", client.peer);
-        };
-        self.note(Told::Connected(credentials.uid));
-    }
-
-    fn client_refused(&mut self, _client: Client, error: &NotAllowed) {
-        self.note(Told::Refused(error.to_string()));
-    }
-
-    fn ask_to_end(&mut self, _deadline: Duration, reason: &str) {
-        self.sockets.clear();
-        self.note(Told::AskedToEnd(reason.to_owned()));
-    }
-}
-
-/// A link layer that keeps the connections of workers and does nothing with them.
-#[derive(Default)]
-struct HeldSockets(Vec<UnixStream>);
-
-impl Links for HeldSockets {
-    fn begin(&mut self, _control: ControlHandle) {}
-
-    fn worker_started(&mut self, started: StartedWorker<'_>) {
-        self.0.push(started.socket);
-    }
-
-    fn worker_exited(&mut self, _exited: ExitedWorker<'_>) {}
-
-    fn worker_ended(&mut self, _worker: usize, _config: &WorkerConfig, _outcome: Outcome) {}
-
-    fn worker_added(
-        &mut self,
-        _worker: usize,
-        _config: &WorkerConfig,
-    ) -> Result<(), LinkSetupError> {
-        Ok(())
-    }
-
-    fn worker_changed(
-        &mut self,
-        _worker: usize,
-        _old: &WorkerConfig,
-        _new: &WorkerConfig,
-    ) -> Result<(), LinkSetupError> {
-        Ok(())
-    }
-
-    fn ask_worker_to_end(&mut self, worker: usize, _deadline: Duration, _reason: &str) {
-        drop(self.0.remove(worker));
-    }
-
-    fn ask_for_round(&self) {}
-
-    fn progress(&self, _worker: usize) -> Option<Progress> {
-        None
-    }
-
-    fn client_connected(&mut self, _client: Client) {}
-
-    fn client_refused(&mut self, _client: Client, _error: &NotAllowed) {}
-
-    fn ask_to_end(&mut self, _deadline: Duration, _reason: &str) {}
-}
-
-/// Runs the control loop to its end and returns what the link layer was told.
-fn run(site: &Site, reaction: impl FnMut(&Told, &ControlHandle) + 'static) -> (Vec<Told>, Summary) {
-    let config = Config::load(site.config()).unwrap_or_else(|error| panic!("{error}"));
-    run_config(config, reaction)
-}
-
-fn run_config(
-    config: Config,
-    reaction: impl FnMut(&Told, &ControlHandle) + 'static,
-) -> (Vec<Told>, Summary) {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let recorder = Recorder {
-        told: Arc::clone(&told),
-        sockets: HashMap::new(),
-        control: None,
-        reaction: Box::new(reaction),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let options = ControlOptions {
-        end_with_workers: true,
-        ..ControlOptions::default()
-    };
-    let summary = runtime.block_on(async {
-        let plane = ControlPlane::new(&config, recorder, options).unwrap();
-        tokio::time::timeout(WATCHDOG, plane.run())
-            .await
-            .expect("the control loop ends")
-    });
-    let told = told.lock().unwrap().clone();
-    (told, summary)
-}
 
 /// A worker that runs a shell script in the directory of the site.
 fn shell(script: &str, keys: &str) -> String {
@@ -286,6 +90,41 @@ fn a_failing_worker_is_restarted_with_back_off_until_it_succeeds() {
         "{told:?}"
     );
     assert_eq!(summary.exit_code(), 0, "{summary}");
+}
+
+#[test]
+fn a_policy_says_which_ends_lead_to_a_restart() {
+    for (policy, code, restarts) in [
+        ("always", 0, true),
+        ("always", 3, true),
+        ("on-failure", 0, false),
+        ("on-failure", 3, true),
+        ("never", 0, false),
+        ("never", 3, false),
+    ] {
+        let keys = format!("restart = '{policy}'\nrestart_backoff_ms = 1");
+        let site = Site::new("", &shell(&format!("exit {code}"), &keys));
+        let (told, _) = run(&site, |told, control| {
+            if matches!(told, Told::Started { incarnation: 2, .. }) {
+                control.shut_down("that is enough");
+            }
+        });
+        let second = told
+            .iter()
+            .any(|it| matches!(it, Told::Started { incarnation: 2, .. }));
+        assert_eq!(second, restarts, "restart={policy} code={code}: {told:?}");
+    }
+}
+
+#[test]
+fn a_worker_starts_in_its_directory() {
+    let site = Site::new("", &shell("pwd -P > ../place", "working_dir = 'inside'"));
+    std::fs::create_dir(site.path("inside")).unwrap();
+    let (told, _) = run(&site, |_, _| ());
+    assert_eq!(statuses(&told), ["exit status: 0"]);
+    let place = std::fs::read_to_string(site.path("place")).unwrap();
+    let expected = site.path("inside").canonicalize().unwrap();
+    assert_eq!(Path::new(place.trim()), expected);
 }
 
 #[test]
@@ -423,10 +262,7 @@ connection.recv(1)
     );
     std::fs::write(site.path("worker.py"), script).unwrap();
     let config = Config::load(site.config()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let mut spawned = spawn_worker(&config.workers[0]).unwrap();
         let said = tokio::task::spawn_blocking(move || {
@@ -508,10 +344,7 @@ fn a_program_that_has_vanished_is_an_error_and_a_crash() {
     );
     let mut config = Config::load(site.config()).unwrap();
     config.workers[0].program = site.path("vanished");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let error = runtime.block_on(async { spawn_worker(&config.workers[0]).unwrap_err() });
     let expected = format!(
         "cannot start worker: worker=gone, program={}",

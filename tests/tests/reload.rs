@@ -190,6 +190,22 @@ fn other_rings_and_other_topics_take_effect_with_the_successor() {
 }
 
 #[test]
+fn other_contents_of_its_environment_file_restart_a_worker() {
+    let place = Place::new().worker("echo", ECHO, &format!("{SUBSCRIBED}\nenv_file = 'secrets'"));
+    let file = place.path().join("secrets");
+    std::fs::write(&file, "MODE=one\n").expect("write");
+    let bridge = place.start();
+    let mut actor = attach(&bridge);
+    up(&bridge, "echo", 1);
+    assert_eq!(answers(&mut actor, 1, 1), ["echo:1:one"]);
+    reload(&bridge);
+    std::fs::write(&file, "MODE=two\n").expect("write");
+    reload(&bridge);
+    up(&bridge, "echo", 2);
+    assert_eq!(answers(&mut actor, 2, 1), ["echo:2:two"]);
+}
+
+#[test]
 fn rules_of_a_worker_change_without_a_restart() {
     let place = Place::new().worker("echo", ECHO, SUBSCRIBED);
     let bridge = place.start();

@@ -97,6 +97,7 @@ fn a_renewed_certificate_counts_at_once_and_who_is_connected_stays() {
     Channel::connect(&address, &new_token).expect("the new token");
     before.publish(&quote(2), Some(WATCHDOG)).expect("publish");
     assert_eq!(expect::<Quote>(&mut actor), quote(2));
+    before.close().expect("close");
     assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 0);
 }
 

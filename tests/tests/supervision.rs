@@ -4,7 +4,9 @@ use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::event_loop::{WorkerPhase, WorkerStatus};
 use mycelium_bridge::local::LocalChannel;
 use mycelium_messages::bandit::{Quote, Signal};
-use mycelium_tests::{Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until};
+use mycelium_tests::{
+    BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until,
+};
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::Pid;
 
@@ -192,6 +194,77 @@ with mycelium.connect() as channel:
     let up = wait_for_phase(&bridge, "late", WorkerPhase::Up);
     assert_eq!(up.starts, 2);
     assert_eq!(up.last_end.as_deref(), Some("signal: 9 (SIGKILL)"));
+}
+
+#[test]
+fn a_worker_that_ends_before_its_handshake_is_logged_with_how_it_ended() {
+    let place = Place::new()
+        .listening()
+        .worker("broken", "raise SystemExit(7)", "restart = \"never\"")
+        .worker("job", "print('done')", "")
+        .worker(
+            "deaf",
+            "import os, time\nos.close(int(os.environ['MYCELIUM_FD']))\nwhile True: time.sleep(1)",
+            "restart = \"never\"",
+        );
+    let mut bridge = BridgeProcess::listening(&place, None);
+    bridge.wait_for_log(&[
+        "worker failed before it attached",
+        "broken",
+        "exit status: 7",
+    ]);
+    bridge.wait_for_log(&["worker exited", "job", "exit status: 0"]);
+    // It has closed its connection and stays.
+    bridge.wait_for_log(&["worker did not attach", "deaf"]);
+    bridge.wait_for_log(&["killing the worker", "deaf"]);
+    bridge.wait_for_log(&[
+        "worker failed before it attached",
+        "deaf",
+        "signal: 9 (SIGKILL)",
+    ]);
+    let log = bridge.log();
+    for what in ["worker did not attach", "killing the worker"] {
+        assert_eq!(log.matches(what).count(), 1, "{log}");
+    }
+    bridge.signal(Sig::SIGTERM);
+    assert_eq!(bridge.wait().code(), Some(1), "workers failed for good");
+}
+
+#[test]
+fn the_back_off_begins_anew_after_a_run_that_stayed_attached() {
+    // Fails at once three times, then stays for longer than the longest delay, and fails again.
+    let script = r#"
+import pathlib, time, mycelium
+place = pathlib.Path(__file__).parent
+with (place / "runs").open("a") as runs:
+    runs.write("run\n")
+number = len((place / "runs").read_text().splitlines())
+if number == 4:
+    with mycelium.connect() as channel:
+        time.sleep(0.6)
+        raise SystemExit(1)
+raise SystemExit(1)
+"#;
+    let keys = "restart_backoff_ms = 50\nrestart_backoff_max_ms = 400\nrestart_limit = 5";
+    let place = Place::new().listening().worker("unsteady", script, keys);
+    let mut bridge = BridgeProcess::listening(&place, None);
+    bridge.wait_for_log(&["worker is given up", "unsteady", "crashes=5"]);
+    let log = bridge.log();
+    let delay = |line: &str| {
+        let (_, rest) = line.split_once("restart_after_ms=")?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().ok()
+    };
+    let delays: Vec<_> = log.lines().filter_map(delay).collect();
+    let [first, second, third, anew] = delays[..] else {
+        panic!("four restarts: {delays:?} {log}");
+    };
+    for (delay, longest) in [(first, 50), (second, 100), (third, 200), (anew, 50)] {
+        // Shortened by up to a half, and cut to whole milliseconds.
+        assert!((longest / 2 - 1..=longest).contains(&delay), "{delays:?}");
+    }
+    bridge.signal(Sig::SIGTERM);
+    assert_eq!(bridge.wait().code(), Some(1));
 }
 
 /// Subscribes only after a file has appeared.

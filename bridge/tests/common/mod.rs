@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) mod links;
 pub(crate) mod metrics;
 
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
@@ -79,4 +80,9 @@ pub(crate) fn wait_until_ended(pid: i32) {
     wait_for(&format!("the end of process {pid}"), || {
         has_ended(pid).then_some(())
     });
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
 }
