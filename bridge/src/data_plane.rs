@@ -350,6 +350,7 @@ impl DataPlane {
                 let outcome = slot.map_or(Ok(false), |slot| self.router.set_aside(slot, number));
                 answer(done, outcome);
             }
+            Command::Waits { done } => answer(done, self.router.waits()),
             Command::WakeAll => self.router.wake_all(),
             Command::Settle { done } => {
                 let published = self.router.published();

@@ -271,6 +271,10 @@ impl<L: Links> ControlPlane<L> {
                 self.look_at(worker, now);
                 Vec::new()
             }
+            Event::WorkersWait { waits } => {
+                self.workers_wait(waits);
+                Vec::new()
+            }
             Event::RetirementDue { worker } => {
                 self.retirement_due(worker, now);
                 Vec::new()

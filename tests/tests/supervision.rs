@@ -3,12 +3,13 @@
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::event_loop::{WorkerPhase, WorkerStatus};
 use mycelium_bridge::local::LocalChannel;
-use mycelium_messages::bandit::{Quote, Signal};
+use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
 use mycelium_tests::{
     BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until,
 };
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::Pid;
+use shm_transport::channel::{Channel, ConnectOptions};
 
 /// Answers every quote.
 const ECHO: &str = r#"
@@ -167,6 +168,65 @@ fn a_worker_that_waits_for_room_or_has_nothing_to_do_does_not_hang() {
             let _: Signal = expect(&mut actor);
         }
     }
+}
+
+#[test]
+fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
+    // Each answers everything with more than one frame, so both rings fill up sooner or later.
+    let chatter = |from: &str, to: &str, fields: &str| {
+        format!(
+            r#"
+import mycelium
+from mycelium.messages import Quote, Side, Signal
+with mycelium.connect() as channel:
+    publisher = channel.publisher({to})
+    channel.subscribe({from})
+    for message in channel:
+        for _ in range(2 if channel.epoch == 1 else 0):
+            publisher.send({to}({fields}))
+"#
+        )
+    };
+    let keys = "ring_capacity = \"4KiB\"\nstall_timeout_ms = 400\nrestart_backoff_ms = 1";
+    let quotes = chatter(
+        "Signal",
+        "Quote",
+        "symbol='EUR/USD', sequence=1, bid=1.0, ask=2.0",
+    );
+    let signals = chatter(
+        "Quote",
+        "Signal",
+        "worker='it', quote_sequence=1, side=Side.HOLD",
+    );
+    let place = Place::new()
+        .listening()
+        .worker("left", &quotes, &format!("ready = \"subscribed\"\n{keys}"))
+        .worker(
+            "right",
+            &signals,
+            &format!("ready = \"subscribed\"\n{keys}"),
+        );
+    let mut bridge = BridgeProcess::listening(&place, None);
+    for name in ["left", "right"] {
+        bridge.wait_for_log(&["worker is up", name]);
+    }
+    let options = ConnectOptions::for_contracts(&CONTRACTS);
+    let mut client = Channel::connect(&place.address(), &options).expect("connect");
+    client.advertise::<Quote>().expect("advertise");
+    client.publish(&quote(1), Some(WATCHDOG)).expect("publish");
+    bridge.wait_for_log(&["workers wait for room at each other", "waiting=left,right"]);
+    bridge.wait_for_log(&["worker failed", "left", "signal: 9 (SIGKILL)"]);
+    // The successor reads and says nothing, so the other one gets rid of what it had to say.
+    bridge.wait_for_log(&["worker is up", "left", "incarnation=2"]);
+    client.close().expect("close");
+    bridge.signal(Sig::SIGTERM);
+    assert_eq!(bridge.wait().code(), Some(0), "{}", bridge.log());
+    assert_eq!(
+        bridge.log().matches("killing one of them").count(),
+        1,
+        "{}",
+        bridge.log()
+    );
 }
 
 #[test]

@@ -76,6 +76,9 @@ pub(super) enum Command {
         number: u64,
         done: oneshot::Sender<Result<bool, Corrupt>>,
     },
+    Waits {
+        done: oneshot::Sender<Vec<(LinkId, Vec<LinkId>)>>,
+    },
     WakeAll,
     Settle {
         done: oneshot::Sender<()>,
@@ -279,6 +282,11 @@ impl DataPlaneHandle {
             refused,
             done,
         })
+    }
+
+    /// Which links wait for room at which.
+    pub(crate) async fn waits(&self) -> Result<Vec<(LinkId, Vec<LinkId>)>, Stopped> {
+        self.ask(|done| Command::Waits { done }).await
     }
 
     /// Looks after every ring and wakes who sleeps for something that is there: a peer may have died between a commit

@@ -93,6 +93,11 @@ pub enum Event {
     },
     /// It is time to look whether the data plane runs.
     HealthDue,
+    /// Which workers wait for room at which links; `None` is a link of somebody else.
+    WorkersWait {
+        /// Those whose oldest frame finds no room, by index.
+        waits: Vec<(usize, Vec<Option<usize>>)>,
+    },
     /// The data plane has answered, so it runs.
     DataPlaneRound,
     /// The configuration is to be read again.
@@ -181,6 +186,11 @@ impl ControlHandle {
     /// The number of links to other peers than workers; a shutdown waits for them within its deadline.
     pub fn clients_attached(&self, count: usize) {
         self.send(Event::ClientsAttached { count });
+    }
+
+    /// Which workers wait for room at which links, since [`Links::ask_for_waits`](super::Links::ask_for_waits).
+    pub fn workers_wait(&self, waits: Vec<(usize, Vec<Option<usize>>)>) {
+        self.send(Event::WorkersWait { waits });
     }
 
     /// The data plane has gone through a round since [`Links::ask_for_round`](super::Links::ask_for_round).

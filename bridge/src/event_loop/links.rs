@@ -83,6 +83,9 @@ pub trait Links {
     fn ask_worker_to_end(&mut self, worker: usize, deadline: Duration, reason: &str);
     /// What the rings of a worker show; `None` if it has none.
     fn progress(&self, worker: usize) -> Option<Progress>;
+    /// Report which workers wait for room at which with [`ControlHandle::workers_wait`]. A layer that knows reports them all; one
+    /// that does not reports nothing.
+    fn ask_for_waits(&self) {}
     /// Report a round of the data plane with [`ControlHandle::data_plane_round`], once it has made one from here on.
     fn ask_for_round(&self);
     /// A client has connected and will speak first: from the network, or a process whose user is allowed. Its token is

@@ -17,7 +17,7 @@ use crate::listen::Listening;
 use crate::shutdown::Remaining;
 use crate::supervisor::guard::Guard;
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
-use crate::worker::stall::StallWatch;
+use crate::worker::stall::{StallWatch, Verdict, standstill};
 use crate::worker::{Action, Input, Outcome, State, Worker};
 
 /// How long a process that has closed its connection before it was attached may take to end.
@@ -294,7 +294,11 @@ impl<L: Links> ControlPlane<L> {
         };
         let progress = self.links.progress(index).unwrap_or_default();
         let supervised = &mut self.workers[index];
-        if supervised.stall_watch.look(progress) {
+        let verdict = supervised.stall_watch.look(progress);
+        if verdict == Verdict::HeldUp {
+            self.links.ask_for_waits();
+        }
+        if verdict == Verdict::Hangs {
             supervised.stalls += 1;
             supervised.look_at = None;
             tracing::error!(
@@ -310,6 +314,36 @@ impl<L: Links> ControlPlane<L> {
         } else {
             supervised.look_at = Some(now + StallWatch::interval(timeout));
         }
+    }
+
+    /// Ends one of several workers that wait for room at each other and at nobody else, so that the others go on. All of them
+    /// have to be watched, because a program that computes looks the same from outside for a while.
+    pub(super) fn workers_wait(&mut self, mut waits: Vec<(usize, Vec<Option<usize>>)>) {
+        waits.retain(|(worker, _)| {
+            let supervised = self.workers.get(*worker);
+            supervised.is_some_and(|it| {
+                it.look_at.is_some() && it.stall_watch.verdict() == Verdict::HeldUp
+            })
+        });
+        let mut stuck = standstill(&waits);
+        stuck.sort_unstable();
+        let Some(&first) = stuck.first() else {
+            return;
+        };
+        let names = stuck.iter().map(|it| &*self.workers[*it].config.name);
+        let names = names.collect::<Vec<_>>().join(",");
+        let supervised = &mut self.workers[first];
+        supervised.stalls += 1;
+        supervised.look_at = None;
+        tracing::error!(
+            worker = %supervised.config.name,
+            pid = supervised.pid,
+            incarnation = supervised.machine.incarnation(),
+            waiting = %names,
+            stalls = supervised.stalls,
+            "workers wait for room at each other and none of them reads; killing one of them"
+        );
+        supervised.signal(Signal::SIGKILL);
     }
 
     pub(super) fn exited(

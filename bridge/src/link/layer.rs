@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use mycelium_contracts::Delivery;
-use mycelium_messages::control::{LinkErrorCode, RefusedCode, TopicReplyCode};
+use mycelium_messages::control::RefusedCode;
 use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
@@ -21,8 +21,9 @@ use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
+use super::reports::on_router_event;
 use super::serve::{ServeError, serve_client, serve_worker};
-use super::session::{Notice, mismatch, watch};
+use super::session::{Notice, watch};
 use super::uplink::Uplinks;
 use super::worker_link::{
     WorkerLink, changed_topics, create_link, delivery_terms, has_same_rings, topics,
@@ -33,7 +34,8 @@ use crate::data_plane::DataPlaneHandle;
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
 use crate::listen::{Client, NotAllowed};
 use crate::reload::Plan;
-use crate::router::{Rejection, RouterEvent};
+use crate::router::RouterEvent;
+use crate::routes::LinkId;
 use crate::worker::Outcome;
 use crate::worker::stall::Progress;
 
@@ -346,6 +348,23 @@ impl Links for LinkLayer {
         });
     }
 
+    fn ask_for_waits(&self) {
+        let shared = Arc::clone(&self.shared);
+        let workers = self.workers.iter();
+        let workers: HashMap<_, _> = workers.map(|(worker, kept)| (kept.link, *worker)).collect();
+        tokio::spawn(async move {
+            if let Ok(waits) = shared.plane.waits().await
+                && let Some(control) = shared.control()
+            {
+                let worker_of = |link: &LinkId| workers.get(link).copied();
+                let waits = waits.iter().filter_map(|(link, others)| {
+                    Some((worker_of(link)?, others.iter().map(worker_of).collect()))
+                });
+                control.workers_wait(waits.collect());
+            }
+        });
+    }
+
     fn ask_for_round(&self) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
@@ -461,116 +480,5 @@ pub(super) fn transport_request(mode: TransportMode) -> TransportRequest {
         TransportMode::Auto => TransportRequest::Auto,
         TransportMode::Shm => TransportRequest::Shm,
         TransportMode::Socket | TransportMode::Stdio => TransportRequest::Socket,
-    }
-}
-
-fn on_router_event(shared: &Shared, event: RouterEvent) {
-    match event {
-        RouterEvent::Violation { link, corrupt } => {
-            let message = corrupt.to_string();
-            tracing::error!(%link, %message, "link broke the rules of its ring");
-            let code = if corrupt.field == "head" {
-                LinkErrorCode::CORRUPT_HEAD
-            } else {
-                LinkErrorCode::CORRUPT_RECORD
-            };
-            let mut worker = None;
-            shared.update(link, |entry| {
-                entry.status.last_error = Some(message.clone());
-                worker = entry.worker;
-                if let Some(notices) = entry.notices.take() {
-                    let _ = notices.send(Notice::Condemned {
-                        code,
-                        message: message.clone(),
-                    });
-                }
-            });
-            if let (Some((worker, incarnation)), Some(control)) = (worker, shared.control()) {
-                control.condemn_worker(worker, incarnation, message);
-            }
-        }
-        RouterEvent::Gap {
-            link,
-            topic_id,
-            missed,
-            cause,
-        } => {
-            let policy = cause.name().unwrap_or("UNKNOWN");
-            shared.update(link, |entry| {
-                if entry.missed.total() == 0 {
-                    let name = &entry.status.name;
-                    tracing::warn!(%link, name, topic = topic_id, missed, policy, "link misses frames; further ones are only counted");
-                }
-                entry.missed.add(topic_id, missed, cause);
-                if let Some(notices) = &entry.notices {
-                    // A session that has ended needs no notice; its successor is told.
-                    let _ = notices.send(Notice::Missed);
-                }
-            });
-        }
-        RouterEvent::Rejected {
-            link,
-            topic_id,
-            why,
-        } => {
-            let file = shared.contracts.file().display();
-            let (code, reason) = match why {
-                Rejection::UnknownTopic => (
-                    TopicReplyCode::UNKNOWN_TOPIC,
-                    format!("no message with topic_id={topic_id} in the bridge's contracts {file}"),
-                ),
-                Rejection::WrongSize {
-                    message,
-                    expected,
-                    actual,
-                } => (
-                    TopicReplyCode::WRONG_SIZE,
-                    format!(
-                        "payload of {message} has the wrong size: expected={expected:?} actual={actual} bytes"
-                    ),
-                ),
-                Rejection::WrongEncoding {
-                    message,
-                    expected,
-                    actual,
-                } => (
-                    TopicReplyCode::WRONG_ENCODING,
-                    format!(
-                        "payload of {message} has another encoding: expected={} actual={}",
-                        expected.name(),
-                        actual.name()
-                    ),
-                ),
-                Rejection::LayoutMismatch => {
-                    let verdict = shared.verdict(link);
-                    let reason = verdict.refusal(topic_id).map_or_else(
-                        || "published before the contracts were compared".to_owned(),
-                        mismatch,
-                    );
-                    (TopicReplyCode::LAYOUT_MISMATCH, reason)
-                }
-                Rejection::TooLarge {
-                    subscriber,
-                    payload_len,
-                    max_payload,
-                } => (
-                    TopicReplyCode::WRONG_SIZE,
-                    format!(
-                        "payload does not fit into the ring of link {subscriber}: payload_len={payload_len} \
-                         max_payload={max_payload}; raise its ring_capacity"
-                    ),
-                ),
-            };
-            tracing::warn!(%link, topic = topic_id, %reason, "published frame dropped; further ones are only counted");
-            shared.update(link, |entry| {
-                if let Some(notices) = &entry.notices {
-                    let _ = notices.send(Notice::Rejected {
-                        topic_id,
-                        code,
-                        reason,
-                    });
-                }
-            });
-        }
     }
 }

@@ -11,6 +11,7 @@ mod memory;
 mod missed;
 mod quarantine;
 mod registry;
+mod reports;
 mod serve;
 mod session;
 mod uplink;

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::{LinkGap, Router, RouterEvent, gaps};
+use crate::routes::LinkId;
 
 impl Router {
     /// Whether some publisher is held back by a subscriber without room.
@@ -12,6 +13,21 @@ impl Router {
             .iter()
             .flatten()
             .any(|link| !link.front.stalled_on.is_empty())
+    }
+
+    /// Which links wait for which: the publisher of a frame that finds no room, and the links that have none.
+    pub(crate) fn waits(&self) -> Vec<(LinkId, Vec<LinkId>)> {
+        let id_of = |&slot: &usize| self.links.get(slot)?.as_ref().map(|link| link.id);
+        let links = self.links.iter().flatten();
+        let stalled = links.filter(|link| !link.front.stalled_on.is_empty());
+        stalled
+            .map(|link| {
+                (
+                    link.id,
+                    link.front.stalled_on.iter().filter_map(id_of).collect(),
+                )
+            })
+            .collect()
     }
 
     /// Declares every ring that may bring work as waited for. The caller runs the heavy fence next, asks

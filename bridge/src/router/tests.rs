@@ -14,6 +14,7 @@ use shm_transport::segment::{Segment, SegmentOptions};
 
 use super::*;
 
+mod changes;
 mod delivery;
 
 const QUOTE: u16 = 1001;
