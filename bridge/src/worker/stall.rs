@@ -206,6 +206,7 @@ mod tests {
 
     #[test]
     fn only_those_that_wait_for_each_other_stand_still() {
+        const NOBODY: [usize; 0] = [];
         let all = |waits: &[(usize, &[Option<usize>])]| {
             let waits: Vec<_> = waits.iter().map(|(it, on)| (*it, on.to_vec())).collect();
             standstill(&waits)
@@ -216,15 +217,15 @@ mod tests {
             [1, 2, 3]
         );
         // The second waits for a client, too, which may be about to read.
-        assert_eq!(all(&[(1, &[Some(2)]), (2, &[Some(1), None])]), []);
+        assert_eq!(all(&[(1, &[Some(2)]), (2, &[Some(1), None])]), NOBODY);
         // The third is not held up: it reads.
-        assert_eq!(all(&[(1, &[Some(2)]), (2, &[Some(3)])]), []);
+        assert_eq!(all(&[(1, &[Some(2)]), (2, &[Some(3)])]), NOBODY);
         // Whoever waits for those that stand still does not move either.
         assert_eq!(
             all(&[(4, &[Some(1)]), (1, &[Some(2)]), (2, &[Some(1)])]),
             [4, 1, 2]
         );
-        assert_eq!(all(&[(1, &[])]), []);
+        assert_eq!(all(&[(1, &[])]), NOBODY);
     }
 
     #[test]
