@@ -13,6 +13,7 @@ use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
 mod demo;
 mod init;
+mod paint;
 mod picture;
 mod quarantine;
 mod run;

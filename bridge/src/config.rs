@@ -25,6 +25,7 @@ mod uplink;
 mod watch;
 mod watching;
 
+pub(crate) use problem::closest_first;
 pub use problem::{ConfigError, Problem};
 pub use process::{Limit, ProcessConfig};
 pub(crate) use uplink::MAX_PAYLOAD as UPLINK_PAYLOAD_MAX;

@@ -16,7 +16,7 @@ use shm_transport::layout::FENCED_PARK_MS;
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::router::{LinkCounters, LinkGap, LinkView, Router, RouterEvent};
+use crate::router::{LinkCounters, LinkGap, LinkView, Rounds, Router, RouterEvent};
 use crate::routes::{LinkId, Topic};
 use handle::Command;
 
@@ -55,6 +55,11 @@ pub struct Snapshot {
 #[derive(Debug, Clone)]
 pub(crate) struct PlaneView {
     pub(crate) links: Vec<LinkView>,
+    pub(crate) rounds: Rounds,
+    /// Since it was made.
+    pub(crate) running_for: Duration,
+    /// How much of that it slept.
+    pub(crate) parked_for: Duration,
     pub(crate) parks: u64,
     pub(crate) wakeups_in: u64,
 }
@@ -79,6 +84,8 @@ pub struct DataPlane {
     ended: Arc<Doorbell>,
     parks: u64,
     wakeups_in: u64,
+    made: Instant,
+    parked_for: Duration,
 }
 
 impl Drop for DataPlane {
@@ -119,6 +126,8 @@ impl DataPlane {
             ended: Arc::clone(&ended),
             parks: 0,
             wakeups_in: 0,
+            made: Instant::now(),
+            parked_for: Duration::ZERO,
         };
         Ok((
             plane,
@@ -171,7 +180,9 @@ impl DataPlane {
         if !found && deadline.is_none_or(|at| Instant::now() < at) {
             let started = Instant::now();
             self.park(deadline);
-            spin.parked_for(started.elapsed());
+            let parked = started.elapsed();
+            self.parked_for += parked;
+            spin.parked_for(parked);
             moved = self.poll();
         }
         self.spin = spin;
@@ -371,6 +382,9 @@ impl DataPlane {
             Command::View { done } => {
                 let view = PlaneView {
                     links: self.router.view(),
+                    rounds: self.router.rounds(),
+                    running_for: self.made.elapsed(),
+                    parked_for: self.parked_for,
                     parks: self.parks,
                     wakeups_in: self.wakeups_in,
                 };

@@ -191,7 +191,10 @@ impl<L: Links> ControlPlane<L> {
             self.publish_status();
             self.tell_status();
             let event = self.next_event().await;
-            if self.handle_event(event) {
+            let begun = Instant::now();
+            let is_over = self.handle_event(event);
+            self.handle.board.handled(begun.elapsed());
+            if is_over {
                 break;
             }
         }

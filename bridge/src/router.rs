@@ -15,11 +15,14 @@ mod event;
 mod gaps;
 mod outlets;
 mod parking;
+mod residence;
 mod screen;
 mod stage;
 mod terms;
 mod view;
 mod writer;
+
+use std::time::Instant;
 
 use mycelium_contracts::Delivery;
 use shm_transport::channel::LinkEnds;
@@ -39,8 +42,9 @@ pub(crate) use backlog::{InHand, Progress};
 pub(crate) use event::Flow;
 pub use event::{LinkCounters, Rejection, RouterEvent};
 pub use gaps::LinkGap;
+pub(crate) use residence::{BOUNDS_US, Residence};
 pub(crate) use screen::Refused;
-pub(crate) use view::{LinkView, RingLevel, TopicView};
+pub(crate) use view::{LinkView, RingLevel, Rounds, TopicView};
 
 /// Frames that one link may bring per turn, so that a busy link does not keep the others waiting.
 const FRAMES_PER_TURN: usize = 64;
@@ -55,6 +59,7 @@ pub struct Router {
     stages_first: bool,
     /// The part of a payload that is looked at, for groups with a key.
     scratch: Vec<u8>,
+    rounds: Rounds,
 }
 
 /// How a link wants its frames.
@@ -114,6 +119,7 @@ impl Router {
             events: Vec::new(),
             stages_first: false,
             scratch: Vec::new(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -269,6 +275,9 @@ impl Router {
     /// publishers or out of stages. Makes no system call unless a subscriber or a publisher sleeps, takes no lock, allocates
     /// nothing unless a frame is rejected.
     pub fn poll(&mut self) -> usize {
+        if !self.outlets.probing.is_empty() {
+            self.look_at_probes();
+        }
         let mut moved = 0;
         self.stages_first = !self.stages_first;
         if self.stages_first {
@@ -279,6 +288,9 @@ impl Router {
         }
         if !self.stages_first {
             moved += self.drain_stages();
+        }
+        if moved > 0 {
+            self.rounds.count(moved);
         }
         self.flush_wakeups();
         moved
@@ -433,6 +445,13 @@ impl Router {
         while let Some(slot) = self.outlets.touched.pop() {
             if let Some(writer) = &mut self.outlets.writers[slot] {
                 writer.touched = false;
+                if writer.probe.is_due()
+                    && writer
+                        .probe
+                        .begin(writer.producer.position(), Instant::now())
+                {
+                    self.outlets.probing.push(slot);
+                }
                 if writer.producer.wakeup_due() {
                     writer.notify();
                 }

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::task::JoinHandle;
 
@@ -23,7 +23,8 @@ mod model;
 mod tap;
 
 pub use model::{
-    Delivered, Endpoint, Level, Link, Missed, Plane, Status, Topic, Totals, Uplink, Worker,
+    Bucket, Control, Delivered, Endpoint, Level, Link, Missed, Plane, Residence, Status, Topic,
+    Totals, Uplink, Worker,
 };
 
 /// Connections to one of the two sockets that are served at once; further ones are closed at once.
@@ -44,6 +45,8 @@ struct Facts {
     started: SystemTime,
     /// Where the metrics are at the moment.
     metrics: Mutex<Option<String>>,
+    /// When the first request was made that the data plane has not answered.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 impl Facts {
@@ -113,6 +116,7 @@ impl Windows {
                 config: config.path.display().to_string(),
                 started: SystemTime::now(),
                 metrics: Mutex::new(address),
+                silent_since: Mutex::default(),
             }),
         };
         self.source = Some(source.clone());

@@ -8,111 +8,21 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 
 use common::metrics::{http, samples};
+use common::running::{Running, connect, exchange, program, run, text};
 use common::{Site, WATCHDOG, wait_for};
 use mycelium_bridge::status::Status;
-use mycelium_bridge::status::client::{AskError, ControlClient};
-use mycelium_messages::bandit::{CONTRACTS, Quote};
+use mycelium_messages::bandit::Quote;
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
-use shm_transport::channel::{Channel, ConnectOptions};
 
 const WORKER: &str =
     "[[worker]]\nname = 'sleeper'\ncommand = ['sh', '-c', 'sleep 1000']\nrestart = 'never'\n";
 const METRICS: &str = "[metrics]\nlisten = '127.0.0.1:0'\n";
-
-/// A bridge that runs as a process of its own; dropping it kills it.
-struct Running {
-    child: Child,
-    control: PathBuf,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mycelium-bridge"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-impl Running {
-    fn start(site: &Site, control: &str) -> Self {
-        let child = program(&["run", "--config"])
-            .arg(site.config())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the bridge starts");
-        let running = Self {
-            child,
-            control: site.path(control),
-        };
-        wait_for("the control socket", || running.client().ok());
-        running
-    }
-
-    fn client(&self) -> Result<ControlClient, AskError> {
-        ControlClient::connect(&self.control)
-    }
-
-    fn status(&self) -> Status {
-        let status = self.client().and_then(|mut client| client.status());
-        status.unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        kill(pid, Signal::SIGTERM).expect("the bridge is there");
-        self.child.wait().expect("its status").code()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().expect("the program runs");
-    (status.code(), text(&stdout), text(&stderr))
-}
-
-fn connect(site: &Site, name: &str) -> Channel {
-    let options = ConnectOptions::for_contracts(&CONTRACTS).named(name);
-    let address = format!("unix:{}", site.path("bridge.sock").display());
-    Channel::connect(&address, &options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Two clients, one of which publishes quotes to the other; both stay.
-fn exchange(site: &Site, quotes: u64) -> (Channel, Channel) {
-    let (mut publisher, mut subscriber) = (connect(site, "feed"), connect(site, "reader"));
-    subscriber.subscribe::<Quote>().expect("subscribe");
-    for sequence in 1..=quotes {
-        let quote = Quote {
-            sequence,
-            ..Quote::default()
-        };
-        publisher.publish(&quote, Some(WATCHDOG)).expect("publish");
-        subscriber.recv(Some(WATCHDOG)).expect("a quote");
-    }
-    (publisher, subscriber)
-}
 
 #[test]
 fn status_counts_what_moved_by_link_and_topic() {
@@ -474,107 +384,4 @@ fn top_on_a_terminal_ends_with_a_key_or_a_signal_and_restores_everything() {
             before.local_flags
         );
     }
-}
-
-/// Publishes quotes at a leisurely pace until `is_over` says so.
-fn publish_until(publisher: &mut Channel, mut is_over: impl FnMut() -> bool) {
-    let mut sequence = 0;
-    wait_for("the end of what quotes are published for", || {
-        sequence += 1;
-        let mut quote = Quote {
-            sequence,
-            bid: 1.5,
-            ..Quote::default()
-        };
-        quote.set_symbol("EUR/USD").expect("a symbol");
-        publisher.publish(&quote, Some(WATCHDOG)).expect("publish");
-        is_over().then_some(())
-    });
-}
-
-#[test]
-fn tap_prints_decoded_messages() {
-    let site = Site::new("listen = 'bridge.sock'", "");
-    let bridge = Running::start(&site, "bridge.sock.control");
-    let mut publisher = connect(&site, "feed");
-    for form in [Some("--json"), None] {
-        let mut tap = program(&["tap", "Quote", "--count", "3"]);
-        tap.args(form).arg("--config");
-        let mut child = tap.arg(site.config()).spawn().expect("tap starts");
-        publish_until(&mut publisher, || child.try_wait().unwrap().is_some());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            (output.status.code(), text(&output.stderr)),
-            (Some(0), String::new())
-        );
-        let shown = text(&output.stdout);
-        let lines: Vec<_> = shown
-            .lines()
-            .filter(|line| !line.starts_with("-- "))
-            .collect();
-        assert_eq!(lines.len(), 3, "{shown}");
-        if form.is_some() {
-            let line: serde_json::Value = serde_json::from_str(lines[0]).expect("JSON");
-            assert_eq!(
-                (&line["message"], &line["bytes"]),
-                (&"Quote".into(), &size_of::<Quote>().into())
-            );
-            assert_eq!(line["value"]["symbol"], "EUR/USD");
-            assert_eq!(line["value"]["bid"], 1.5);
-        } else {
-            assert!(
-                lines[0].starts_with("Quote ") && lines[0].contains("symbol=\"EUR/USD\""),
-                "{shown}"
-            );
-            assert!(lines[0].contains(" bid=1.5"), "{shown}");
-        }
-        wait_for("the link of the tap to be gone", || {
-            (bridge.status().links.len() == 1).then_some(())
-        });
-    }
-}
-
-#[test]
-fn a_tap_that_nobody_reads_holds_nobody_up() {
-    let site = Site::new("listen = 'bridge.sock'", "");
-    let bridge = Running::start(&site, "bridge.sock.control");
-    let mut publisher = connect(&site, "feed");
-    let mut idle = UnixStream::connect(&bridge.control).unwrap();
-    idle.write_all(b"{\"tap\":\"Quote\"}\n").unwrap();
-    wait_for("the link of the tap", || {
-        (bridge.status().links.len() == 2).then_some(())
-    });
-    // The contract says block, and this is many times what socket, ring and stage take together.
-    for _ in 0..50_000 {
-        publisher
-            .publish(&Quote::default(), Some(WATCHDOG))
-            .expect("publish");
-    }
-    let feed = wait_for("all quotes to be taken", || {
-        let status = bridge.status();
-        let feed = status.links.into_iter().find(|link| link.name == "feed")?;
-        (feed.published.frames == 50_000).then_some(feed)
-    });
-    assert_eq!((feed.dropped, feed.times_full), (0, 0));
-    // What was taken is there.
-    let mut lines = BufReader::new(idle)
-        .lines()
-        .map(|line| line.expect("a line"));
-    assert_eq!(lines.next().as_deref(), Some("{\"tap\":\"Quote\"}"));
-    assert!(lines.next().is_some_and(|line| line.starts_with("Quote ")));
-    // A tap does not hold up the end of the bridge either.
-    publisher.close().expect("goodbye");
-    assert_eq!(bridge.stop(), Some(0));
-}
-
-#[test]
-fn tap_of_an_unknown_message_names_those_that_there_are() {
-    let site = Site::new("control = 'look'", WORKER);
-    let _bridge = Running::start(&site, "look");
-    let (code, _, errors) = run(program(&["tap", "Quotes", "--config"]).arg(site.config()));
-    assert_eq!(code, Some(1));
-    assert!(
-        errors.contains("no such message: name=Quotes, known=") && errors.contains("Quote"),
-        "{errors}"
-    );
 }

@@ -1,30 +1,52 @@
 //! The status of a bridge as text: what `status` prints, and with rates what `top` shows.
 
-use mycelium_bridge::status::{Delivered, Level, Link, Missed, Status, Topic};
+use mycelium_bridge::status::{Delivered, Level, Link, Missed, Residence, Status, Topic};
 
-use super::table::Align::{Left, Right};
-use super::table::{Table, bytes, grouped, printable, span};
+use super::paint::{Line, Style};
+use super::table::{Cell, Table, bytes, grouped, left, printable, right, short, span};
 
-/// Cells of an occupancy bar.
+/// Cells of an occupancy bar, and in a narrow window.
 const BAR_WIDTH: u64 = 10;
+const BAR_WIDTH_NARROW: u64 = 4;
+/// Columns below which a window is narrow.
+const NARROW: usize = 150;
+/// A frame that lies unacknowledged for longer shows that its subscriber is in trouble, in microseconds.
+const LONG_US: u64 = 1_000_000;
 
-/// Renders a status; with an earlier one of the same bridge also what moved per second since.
-pub(super) fn render(status: &Status, earlier: Option<&Status>) -> String {
+/// Renders a status for a window of so many columns; with an earlier one of the same bridge also what moved per second since.
+pub(super) fn render(
+    status: &Status,
+    earlier: Option<&Status>,
+    window: Option<usize>,
+) -> Vec<Line> {
     let earlier = earlier.filter(|it| it.pid == status.pid && it.now_ms < status.now_ms);
     let rates = Rates { status, earlier };
-    let mut text = head(status, &rates);
+    let mut lines = head(status, &rates);
+    let bar_width = match window {
+        Some(window) if window < NARROW => BAR_WIDTH_NARROW,
+        _ => BAR_WIDTH,
+    };
     for (title, table) in [
         ("workers", workers(status)),
-        ("links", links(status, &rates)),
+        ("links", links(status, &rates, bar_width)),
         ("topics", topics(status, &rates)),
         ("uplinks", uplinks(status)),
         ("endpoints", endpoints(status)),
     ] {
-        if !table.is_empty() {
-            text += &format!("\n{title}\n{}", table.render());
+        if table.is_empty() {
+            continue;
         }
+        let (rows, hidden) = table.lines(window);
+        let mut heading = Line::new().with(title, Style::Strong);
+        if !hidden.is_empty() {
+            let names = hidden.join(", ");
+            heading = heading.with(format!("  (in a wider window: {names})"), Style::Dim);
+        }
+        lines.push(Line::new());
+        lines.push(heading);
+        lines.extend(rows);
     }
-    text
+    lines
 }
 
 /// What moved per second since an earlier status.
@@ -41,6 +63,14 @@ impl Rates<'_> {
         u64::try_from(moved * 1000 / u128::from(elapsed_ms)).ok()
     }
 
+    /// How much of the time a thread was busy, since the earlier status or else since the bridge began.
+    fn busy(&self, now_us: u64, before_us: Option<u64>) -> String {
+        let begin_ms = self.earlier.map_or(self.status.started_ms, |it| it.now_ms);
+        let elapsed_ms = self.status.now_ms.saturating_sub(begin_ms).max(1);
+        let busy_us = now_us.saturating_sub(before_us.unwrap_or(0));
+        format!("busy {}%", (busy_us / 10 / elapsed_ms).min(100))
+    }
+
     fn link_before(&self, number: u32) -> Option<&Link> {
         let mut links = self.earlier?.links.iter();
         links.find(|link| link.number == number)
@@ -52,15 +82,18 @@ impl Rates<'_> {
     }
 
     /// A count, with its rate if there is one.
-    fn count(&self, now: Delivered, before: Option<Delivered>) -> String {
-        match self.of(now.frames, before.map(|it| it.frames)) {
+    fn count(&self, now: Delivered, before: Option<Delivered>) -> Cell {
+        let rate = self.of(now.frames, before.map(|it| it.frames));
+        let text = match rate {
             Some(rate) => format!("{} ({}/s)", grouped(now.frames), grouped(rate)),
             None => grouped(now.frames),
-        }
+        };
+        let is_quiet = now.frames == 0 || rate == Some(0);
+        Cell::new(text, if is_quiet { Style::Dim } else { Style::Plain })
     }
 }
 
-fn head(status: &Status, rates: &Rates<'_>) -> String {
+fn head(status: &Status, rates: &Rates<'_>) -> Vec<Line> {
     let totals = &status.totals;
     let before = rates.earlier.map(|it| it.totals);
     let moved = |now: Delivered, before: Option<Delivered>| {
@@ -68,110 +101,203 @@ fn head(status: &Status, rates: &Rates<'_>) -> String {
         let rate = rate.map_or_else(String::new, |rate| format!(" ({}/s)", grouped(rate)));
         format!("{} frames{rate}, {}", grouped(now.frames), bytes(now.bytes))
     };
-    let mut text = format!(
-        "mycelium-bridge {}  pid {}  running for {}  {}\n",
-        printable(&status.version),
-        status.pid,
-        span(status.now_ms.saturating_sub(status.started_ms)),
-        printable(&status.config),
-    );
-    text += &format!(
-        "published {}   delivered {}   dropped {}   missed {}\n",
-        moved(totals.published, before.map(|it| it.published)),
-        moved(totals.delivered, before.map(|it| it.delivered)),
-        grouped(totals.dropped),
-        grouped(totals.missed),
-    );
+    let title = format!("mycelium-bridge {}", printable(&status.version));
+    let up = span(status.now_ms.saturating_sub(status.started_ms));
+    let config = printable(&status.config);
+    let warn = |count| if count > 0 { Style::Warn } else { Style::Plain };
+    let mut lines = vec![
+        Line::new()
+            .with(title, Style::Strong)
+            .plain(format!("  pid {}  running for {up}  {config}", status.pid)),
+        Line::new()
+            .plain(format!(
+                "published {}   delivered {}   ",
+                moved(totals.published, before.map(|it| it.published)),
+                moved(totals.delivered, before.map(|it| it.delivered)),
+            ))
+            .with(
+                format!("dropped {}", grouped(totals.dropped)),
+                warn(totals.dropped),
+            )
+            .plain("   ")
+            .with(
+                format!("missed {}", grouped(totals.missed)),
+                warn(totals.missed),
+            ),
+        data_plane(status, rates),
+        control_plane(status, rates),
+    ];
     if let Some(metrics) = &status.metrics {
-        text += &format!("metrics   http://{}/metrics\n", printable(metrics));
+        lines.push(Line::new().plain(format!("metrics   http://{}/metrics", printable(metrics))));
     }
     let counts = [
-        ("clients refused as busy", totals.refused_busy),
-        ("clients refused as not allowed", totals.refused_not_allowed),
-        ("reloads", totals.reloads_applied),
-        ("reloads refused", totals.reloads_refused),
+        ("clients refused as busy", totals.refused_busy, Style::Warn),
+        (
+            "clients refused as not allowed",
+            totals.refused_not_allowed,
+            Style::Warn,
+        ),
+        ("reloads", totals.reloads_applied, Style::Plain),
+        ("reloads refused", totals.reloads_refused, Style::Warn),
     ];
-    for (what, count) in counts.iter().filter(|(_, count)| *count > 0) {
-        text += &format!("{what}: {}\n", grouped(*count));
+    for (what, count, style) in counts.iter().filter(|(_, count, _)| *count > 0) {
+        lines.push(Line::new().with(format!("{what}: {}", grouped(*count)), *style));
     }
-    if status.plane.is_none() {
-        text +=
-            "the data plane does not answer: nothing moves, and no counter of a link is known\n";
+    lines
+}
+
+fn data_plane(status: &Status, rates: &Rates<'_>) -> Line {
+    let Some(plane) = &status.plane else {
+        let silent_us = status.plane_silent_ms.unwrap_or(0).saturating_mul(1000);
+        let text = format!(
+            "data plane   does not answer, for {} at least: nothing moves, and no counter of a link is known",
+            short(silent_us)
+        );
+        return Line::new().with(text, Style::Bad);
+    };
+    let before = rates.earlier.and_then(|it| it.plane);
+    let (rounds, frames) = match before {
+        Some(before) => (
+            plane.rounds.saturating_sub(before.rounds),
+            plane.frames.saturating_sub(before.frames),
+        ),
+        None => (plane.rounds, plane.frames),
+    };
+    let per_round = match rounds {
+        0 => String::new(),
+        _ => format!("{} frames a round   ", tenths(frames, rounds)),
+    };
+    Line::new().plain(format!(
+        "data plane   {}   {per_round}{} sleeps   answers in {}",
+        rates.busy(plane.busy_us, before.map(|it| it.busy_us)),
+        grouped(plane.parks),
+        short(plane.answer_us),
+    ))
+}
+
+fn control_plane(status: &Status, rates: &Rates<'_>) -> Line {
+    let control = &status.control;
+    let before = rates.earlier.map(|it| it.control.busy_us);
+    Line::new()
+        .plain(format!(
+            "control plane   {}   {} tasks   {} threads   ",
+            rates.busy(control.busy_us, before),
+            grouped(control.tasks),
+            grouped(control.threads),
+        ))
+        .with(
+            format!("late by {}", short(control.late_us)),
+            alarm(control.late_us),
+        )
+        .plain("   ")
+        .with(
+            format!("longest event {}", short(control.longest_event_us)),
+            alarm(control.longest_event_us),
+        )
+}
+
+/// Whoever is late by a second is in trouble, and by a tenth of that on the way.
+fn alarm(micros: u64) -> Style {
+    match micros {
+        0..100_000 => Style::Plain,
+        100_000..LONG_US => Style::Warn,
+        _ => Style::Bad,
     }
-    text
 }
 
 fn workers(status: &Status) -> Table {
     let mut table = Table::new(&[
-        ("name", Left),
-        ("state", Left),
-        ("pid", Right),
-        ("up for", Right),
-        ("process", Right),
-        ("restarts", Right),
-        ("hangs", Right),
-        ("last end", Left),
+        left("name").name(),
+        left("state"),
+        right("pid").rank(2),
+        right("up for"),
+        right("process").rank(3),
+        right("restarts"),
+        right("hangs").rank(1),
+        left("last end"),
     ]);
     for worker in &status.workers {
         let up = worker.up_since_ms;
+        let style = match &*worker.phase {
+            "up" => Style::Good,
+            "backoff" => Style::Warn,
+            "gave up" => Style::Bad,
+            "starting" => Style::Plain,
+            _ => Style::Dim,
+        };
         table.row(vec![
-            worker.name.clone(),
-            worker.phase.clone(),
+            Cell::plain(&worker.name),
+            Cell::new(&worker.phase, style),
             or_dash(worker.pid),
-            up.map_or_else(dash, |since| span(status.now_ms.saturating_sub(since))),
-            format!("#{}", worker.incarnation),
-            grouped(worker.restarts),
-            grouped(worker.hangs),
-            worker.last_end.clone().unwrap_or_default(),
+            up.map_or_else(Cell::dash, |since| {
+                Cell::plain(span(status.now_ms.saturating_sub(since)))
+            }),
+            Cell::new(format!("#{}", worker.incarnation), Style::Dim),
+            Cell::count(worker.restarts, Style::Warn),
+            Cell::count(worker.hangs, Style::Bad),
+            Cell::plain(worker.last_end.as_deref().unwrap_or_default()),
         ]);
     }
     table
 }
 
-fn links(status: &Status, rates: &Rates<'_>) -> Table {
+fn links(status: &Status, rates: &Rates<'_>, bar_width: u64) -> Table {
     let mut table = Table::new(&[
-        ("name", Left),
-        ("pid", Right),
-        ("transport", Left),
-        ("published", Right),
-        ("delivered", Right),
-        ("dropped", Right),
-        ("missed", Right),
-        ("waiting", Right),
-        ("full", Right),
-        ("wakeups", Right),
-        ("ring in", Left),
-        ("ring out", Left),
+        left("name").name(),
+        right("pid").rank(8),
+        left("transport").rank(4),
+        right("published"),
+        right("delivered"),
+        right("dropped").rank(2),
+        right("missed").rank(1),
+        right("waiting").rank(3),
+        right("full").rank(6),
+        right("wakeups").rank(7),
+        right("in ring p50/p99").rank(5),
+        left("ring in"),
+        left("ring out"),
     ]);
     for link in &status.links {
         let before = rates.link_before(link.number);
-        let fallback = if link.fallback.is_some() { " *" } else { "" };
         let transport = link.transport.as_deref().unwrap_or("-");
+        let transport = match &link.fallback {
+            Some(_) => Cell::new(format!("{transport} *"), Style::Warn),
+            None => Cell::plain(transport),
+        };
         table.row(vec![
-            link.name.clone(),
+            Cell::plain(&link.name),
             or_dash(link.pid),
-            format!("{transport}{fallback}"),
+            transport,
             rates.count(link.published, before.map(|it| it.published)),
             rates.count(link.delivered, before.map(|it| it.delivered)),
-            grouped(link.dropped),
-            grouped(link.missed),
-            grouped(link.waiting),
-            grouped(link.times_full),
-            grouped(link.wakeups),
-            bar(link.ring_in),
-            bar(link.ring_out),
+            Cell::count(link.dropped, Style::Warn),
+            Cell::count(link.missed, Style::Warn),
+            Cell::count(link.waiting, Style::Warn),
+            Cell::count(link.times_full, Style::Plain),
+            Cell::count(link.wakeups, Style::Plain),
+            residence(&link.residence),
+            bar(link.ring_in, bar_width),
+            bar(link.ring_out, bar_width),
         ]);
         if let Some(fallback) = &link.fallback {
-            table.note(&format!("* fallback: {fallback}"));
+            table.note(&format!("* fallback: {fallback}"), Style::Warn);
         }
         for option in &link.degraded {
-            table.note(&format!("without an option: {option}"));
+            table.note(&format!("without an option: {option}"), Style::Warn);
         }
         if let Some(error) = &link.last_error {
-            table.note(&format!("last error: {error}"));
+            table.note(&format!("last error: {error}"), Style::Warn);
         }
         for difference in &link.contract_differences {
-            table.note(&format!("contracts differ: {difference}"));
+            table.note(&format!("contracts differ: {difference}"), Style::Warn);
+        }
+        let waiting = link.residence.waiting_us;
+        if let Some(waiting) = waiting.filter(|waiting| *waiting >= LONG_US) {
+            let waiting = short(waiting);
+            table.note(
+                &format!("nothing acknowledged for {waiting}, and frames are there"),
+                Style::Bad,
+            );
         }
     }
     table
@@ -179,21 +305,21 @@ fn links(status: &Status, rates: &Rates<'_>) -> Table {
 
 fn topics(status: &Status, rates: &Rates<'_>) -> Table {
     let mut table = Table::new(&[
-        ("link", Left),
-        ("topic", Left),
-        ("published", Right),
-        ("delivered", Right),
-        ("missed", Left),
+        left("link").name(),
+        left("topic").name(),
+        right("published"),
+        right("delivered"),
+        left("missed"),
     ]);
     for link in &status.links {
         for topic in &link.topics {
             let before = rates.topic_before(link.number, topic.topic_id);
             table.row(vec![
-                link.name.clone(),
-                topic.message.clone(),
+                Cell::plain(&link.name),
+                Cell::plain(&topic.message),
                 rates.count(topic.published, before.map(|it| it.published)),
                 rates.count(topic.delivered, before.map(|it| it.delivered)),
-                missed(&topic.missed),
+                Cell::new(missed(&topic.missed), Style::Warn),
             ]);
         }
     }
@@ -202,38 +328,46 @@ fn topics(status: &Status, rates: &Rates<'_>) -> Table {
 
 fn uplinks(status: &Status) -> Table {
     let mut table = Table::new(&[
-        ("name", Left),
-        ("state", Left),
-        ("connections", Right),
-        ("imported", Right),
-        ("exported", Right),
-        ("dropped", Right),
-        ("address", Left),
+        left("name").name(),
+        left("state"),
+        right("connections").rank(1),
+        right("imported"),
+        right("exported"),
+        right("dropped"),
+        left("address").name(),
     ]);
     for uplink in &status.uplinks {
+        let style = match &*uplink.state {
+            "connected" => Style::Good,
+            "disconnected" => Style::Bad,
+            _ => Style::Dim,
+        };
         table.row(vec![
-            uplink.name.clone(),
-            uplink.state.clone(),
-            grouped(uplink.connections),
-            grouped(uplink.imported),
-            grouped(uplink.exported),
-            grouped(uplink.dropped),
-            uplink.address.clone(),
+            Cell::plain(&uplink.name),
+            Cell::new(&uplink.state, style),
+            Cell::count(uplink.connections, Style::Plain),
+            Cell::count(uplink.imported, Style::Plain),
+            Cell::count(uplink.exported, Style::Plain),
+            Cell::count(uplink.dropped, Style::Warn),
+            Cell::plain(&uplink.address),
         ]);
         if let Some(error) = &uplink.last_error {
-            table.note(&format!("last error: {error}"));
+            table.note(&format!("last error: {error}"), Style::Warn);
         }
     }
     table
 }
 
 fn endpoints(status: &Status) -> Table {
-    let mut table = Table::new(&[("address", Left), ("token", Left), ("in handshake", Right)]);
+    let mut table = Table::new(&[left("address").name(), left("token"), right("in handshake")]);
     for endpoint in &status.endpoints {
         table.row(vec![
-            endpoint.address.clone(),
-            if endpoint.token { "yes" } else { "no" }.to_owned(),
-            format!("{} of {}", endpoint.handshakes, endpoint.handshakes_max),
+            Cell::plain(&endpoint.address),
+            Cell::plain(if endpoint.token { "yes" } else { "no" }),
+            Cell::plain(format!(
+                "{} of {}",
+                endpoint.handshakes, endpoint.handshakes_max
+            )),
         ]);
     }
     table
@@ -253,25 +387,44 @@ fn missed(missed: &Missed) -> String {
     parts.join(", ")
 }
 
+/// Half of the frames, and 99 of 100, lay in the ring no longer than this.
+fn residence(residence: &Residence) -> Cell {
+    if residence.samples == 0 {
+        return Cell::dash();
+    }
+    let bound = |micros: Option<u64>| micros.map_or_else(|| "> 10 s".to_owned(), short);
+    let (p50, p99) = (bound(residence.p50_us), bound(residence.p99_us));
+    let style = alarm(residence.p99_us.unwrap_or(u64::MAX));
+    Cell::new(format!("{p50} / {p99}"), style)
+}
+
 /// How full a ring is; what is not empty shows at least one cell.
-fn bar(level: Level) -> String {
+fn bar(level: Level, width: u64) -> Cell {
     if level.capacity == 0 {
-        return dash();
+        return Cell::dash();
     }
     let used = level.used.min(level.capacity);
-    let cells = (used * BAR_WIDTH).div_ceil(level.capacity);
+    let cells = (used * width).div_ceil(level.capacity);
     let percent = (used * 100).div_ceil(level.capacity);
     let cell = |at| if at < cells { '█' } else { '·' };
-    let bar: String = (0..BAR_WIDTH).map(cell).collect();
-    format!("{bar} {percent:>3}%")
+    let bar: String = (0..width).map(cell).collect();
+    let style = match percent {
+        0 => Style::Dim,
+        1..50 => Style::Good,
+        50..80 => Style::Warn,
+        _ => Style::Bad,
+    };
+    Cell::new(format!("{bar} {percent:>3}%"), style)
 }
 
-fn or_dash(number: Option<u32>) -> String {
-    number.map_or_else(dash, |number| number.to_string())
+fn or_dash(number: Option<u32>) -> Cell {
+    number.map_or_else(Cell::dash, |number| Cell::plain(number.to_string()))
 }
 
-fn dash() -> String {
-    "-".to_owned()
+/// A quotient with one digit behind the point.
+fn tenths(number: u64, of: u64) -> String {
+    let tenths = u128::from(number) * 10 / u128::from(of.max(1));
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

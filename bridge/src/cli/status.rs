@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use mycelium_bridge::config::Config;
 use mycelium_bridge::status::client::{AskError, ControlClient};
 
-use super::{EXIT_FAILURE, config_error, failure, picture};
+use super::paint::{self, Colour};
+use super::{EXIT_CONFIG, EXIT_FAILURE, config_error, failure, picture, terminal};
 
 /// Exit code where no bridge runs.
 const EXIT_NO_BRIDGE: u8 = 3;
@@ -30,6 +31,9 @@ pub(super) struct StatusArguments {
     /// One line of JSON.
     #[arg(long)]
     json: bool,
+    /// When to use colours; never in JSON.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    color: Colour,
 }
 
 impl WhichBridge {
@@ -52,9 +56,16 @@ impl WhichBridge {
 pub(super) fn ask_failed(error: &AskError) -> ExitCode {
     let code = match error {
         AskError::NoBridge { .. } => EXIT_NO_BRIDGE,
+        AskError::NoMessage { .. } => EXIT_CONFIG,
         AskError::Io { .. } | AskError::Answer { .. } => EXIT_FAILURE,
     };
-    failure(error, error.hint(), code)
+    let meant = match error {
+        AskError::NoMessage { known, .. } => {
+            known.first().map(|it| format!("the nearest name is {it}"))
+        }
+        _ => None,
+    };
+    failure(error, meant.as_deref().unwrap_or(error.hint()), code)
 }
 
 pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
@@ -72,7 +83,9 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
             Err(error) => return failure(error, "", EXIT_FAILURE),
         }
     } else {
-        picture::render(&status, None)
+        let window = terminal::columns_of(&io::stdout());
+        let lines = picture::render(&status, None, window);
+        paint::text(&lines, arguments.color.is_on())
     };
     // A reader that has closed the pipe has seen enough.
     let _ = io::stdout().write_all(text.as_bytes());

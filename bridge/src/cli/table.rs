@@ -1,6 +1,9 @@
 //! Text in columns for a terminal.
 
-use std::fmt::Write;
+use super::paint::{Line, Style};
+
+/// A name that is too long keeps at least so many characters.
+const NAME_MIN: usize = 12;
 
 /// Where the text of a column begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,75 +12,197 @@ pub(super) enum Align {
     Right,
 }
 
+/// A column. Where the window is too narrow, long names are shortened first, then columns go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    title: &'static str,
+    align: Align,
+    /// Whether its cells may lose their ends.
+    is_name: bool,
+    /// Columns with a rank go for want of room, the highest first.
+    rank: u8,
+}
+
+pub(super) const fn left(title: &'static str) -> Column {
+    Column {
+        title,
+        align: Align::Left,
+        is_name: false,
+        rank: 0,
+    }
+}
+
+pub(super) const fn right(title: &'static str) -> Column {
+    Column {
+        align: Align::Right,
+        ..left(title)
+    }
+}
+
+impl Column {
+    pub(super) const fn name(self) -> Self {
+        Self {
+            is_name: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn rank(self, rank: u8) -> Self {
+        Self { rank, ..self }
+    }
+}
+
+/// What stands in a column of one row.
+#[derive(Debug, Clone)]
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl AsRef<str>, style: Style) -> Self {
+        let text = printable(text.as_ref());
+        Self { text, style }
+    }
+
+    pub(super) fn plain(text: impl AsRef<str>) -> Self {
+        Self::new(text, Style::Plain)
+    }
+
+    /// A number: dim if it is 0, otherwise in this style.
+    pub(super) fn count(number: u64, style: Style) -> Self {
+        let style = if number == 0 { Style::Dim } else { style };
+        Self::new(grouped(number), style)
+    }
+
+    pub(super) fn dash() -> Self {
+        Self::new("-", Style::Dim)
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
 /// Rows under titles; each column is as wide as its widest cell.
 pub(super) struct Table {
-    columns: Vec<(&'static str, Align)>,
+    columns: Vec<Column>,
     rows: Vec<Row>,
 }
 
 enum Row {
-    Cells(Vec<String>),
+    Cells(Vec<Cell>),
     /// A line of its own, indented.
-    Note(String),
+    Note(String, Style),
 }
 
 impl Table {
-    pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
+    pub(super) fn new(columns: &[Column]) -> Self {
         Self {
             columns: columns.to_vec(),
             rows: Vec::new(),
         }
     }
 
-    pub(super) fn row(&mut self, cells: Vec<String>) {
-        let cells = cells.iter().map(|cell| printable(cell)).collect();
+    pub(super) fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(Row::Cells(cells));
     }
 
-    pub(super) fn note(&mut self, text: &str) {
-        self.rows.push(Row::Note(printable(text)));
+    pub(super) fn note(&mut self, text: &str, style: Style) {
+        self.rows.push(Row::Note(printable(text), style));
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    pub(super) fn render(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| match row {
-                Row::Cells(cells) => cells.get(column),
-                Row::Note(_) => None,
-            });
-            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-            widest.max(self.columns[column].0.chars().count())
-        };
-        let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
-        let line = |cells: &[String]| {
-            let mut line = String::new();
-            let columns = cells.iter().zip(&widths).zip(&self.columns);
-            for ((cell, width), (_, align)) in columns {
-                // Writing into a string does not fail.
-                let _ = match align {
-                    Align::Left => write!(line, "  {cell:<width$}"),
-                    Align::Right => write!(line, "  {cell:>width$}"),
-                };
-            }
-            format!("{}\n", line.trim_end())
-        };
-        let titles: Vec<_> = self
-            .columns
-            .iter()
-            .map(|(title, _)| (*title).to_owned())
-            .collect();
-        let mut text = line(&titles);
-        for row in &self.rows {
-            match row {
-                Row::Cells(cells) => text += &line(cells),
-                Row::Note(note) => text += &format!("      {note}\n"),
+    /// The lines, and the titles of the columns that had to go for a window of so many characters.
+    pub(super) fn lines(&self, window: Option<usize>) -> (Vec<Line>, Vec<&'static str>) {
+        let mut widths = self.widths();
+        let mut hidden = Vec::new();
+        if let Some(window) = window {
+            self.shorten(&mut widths, window);
+            while total(&widths) > window
+                && let Some(at) = self.next_to_go(&widths)
+            {
+                hidden.push(self.columns[at].title);
+                widths[at] = None;
+                // What was shortened may have room again.
+                let whole = self.widths();
+                for (width, whole) in widths.iter_mut().zip(whole) {
+                    *width = width.and(whole);
+                }
+                self.shorten(&mut widths, window);
             }
         }
-        text
+        let titles = self.columns.iter();
+        let titles: Vec<_> = titles.map(|it| Cell::new(it.title, Style::Dim)).collect();
+        let mut lines = vec![self.line(&titles, &widths)];
+        lines.extend(self.rows.iter().map(|row| match row {
+            Row::Cells(cells) => self.line(cells, &widths),
+            Row::Note(note, style) => Line::new().plain("      ").with(note, *style),
+        }));
+        (lines, hidden)
     }
+
+    /// How wide each column wants to be.
+    fn widths(&self) -> Vec<Option<usize>> {
+        let cells = |column: usize| {
+            self.rows.iter().filter_map(move |row| match row {
+                Row::Cells(cells) => cells.get(column),
+                Row::Note(..) => None,
+            })
+        };
+        let columns = self.columns.iter().enumerate();
+        let widths = columns.map(|(at, column)| {
+            let widest = cells(at).map(Cell::width).max().unwrap_or(0);
+            Some(widest.max(column.title.chars().count()))
+        });
+        widths.collect()
+    }
+
+    /// Takes what is too much from the names.
+    fn shorten(&self, widths: &mut [Option<usize>], window: usize) {
+        for (at, column) in self.columns.iter().enumerate() {
+            let excess = total(widths).saturating_sub(window);
+            if column.is_name
+                && let Some(width) = &mut widths[at]
+            {
+                *width -= excess.min(width.saturating_sub(NAME_MIN));
+            }
+        }
+    }
+
+    fn next_to_go(&self, widths: &[Option<usize>]) -> Option<usize> {
+        let shown =
+            (0..widths.len()).filter(|&at| widths[at].is_some() && self.columns[at].rank > 0);
+        shown.max_by_key(|&at| self.columns[at].rank)
+    }
+
+    fn line(&self, cells: &[Cell], widths: &[Option<usize>]) -> Line {
+        let mut line = Line::new();
+        for ((cell, width), column) in cells.iter().zip(widths).zip(&self.columns) {
+            let Some(width) = *width else { continue };
+            let text = if cell.width() > width {
+                let kept: String = cell.text.chars().take(width.saturating_sub(1)).collect();
+                kept + "…"
+            } else {
+                cell.text.clone()
+            };
+            let room = " ".repeat(width - text.chars().count());
+            line = line.plain("  ");
+            line = match column.align {
+                Align::Left => line.with(text, cell.style).plain(room),
+                Align::Right => line.plain(room).with(text, cell.style),
+            };
+        }
+        line
+    }
+}
+
+/// Characters of a line with these columns.
+fn total(widths: &[Option<usize>]) -> usize {
+    widths.iter().flatten().map(|width| width + 2).sum()
 }
 
 /// Without characters that move the cursor: some texts come from peers.
@@ -126,6 +251,18 @@ pub(super) fn bytes(number: u64) -> String {
     )
 }
 
+/// A short time, in the unit that suits it.
+pub(super) fn short(micros: u64) -> String {
+    let tenths = |unit: u64| format!("{}.{}", micros / unit, micros % unit * 10 / unit);
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..10_000 => format!("{} ms", tenths(1_000)),
+        10_000..1_000_000 => format!("{} ms", micros / 1_000),
+        1_000_000..60_000_000 => format!("{} s", tenths(1_000_000)),
+        _ => span(micros / 1_000),
+    }
+}
+
 /// A time in its two largest units.
 pub(super) fn span(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
@@ -140,21 +277,52 @@ pub(super) fn span(milliseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::paint::text;
     use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&[
+            left("name").name(),
+            right("n").rank(1),
+            right("pid").rank(2),
+            left("end"),
+        ]);
+        let cells = |texts: [&str; 4]| texts.map(Cell::plain).to_vec();
+        table.row(cells(["a", "1,000", "7", ""]));
+        table.note("why\u{1b}[2J", Style::Warn);
+        table.row(cells(["ein langer länglicher Name", "5", "8", "x"]));
+        table
+    }
+
+    fn shown(window: Option<usize>) -> (String, Vec<&'static str>) {
+        let (lines, hidden) = table().lines(window);
+        (text(&lines, false), hidden)
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&[
-            ("name", Align::Left),
-            ("n", Align::Right),
-            ("end", Align::Left),
-        ]);
-        table.row(vec!["a".into(), "1,000".into(), String::new()]);
-        table.note("why\u{1b}[2J");
-        table.row(vec!["länger".into(), "5".into(), "x".into()]);
-        let expected =
-            "  name        n  end\n  a       1,000\n      why\\u{1b}[2J\n  länger      5  x\n";
-        assert_eq!(table.render(), expected);
+        let expected = "  name                            n  pid  end
+  a                           1,000    7
+      why\\u{1b}[2J
+  ein langer länglicher Name      5    8  x
+";
+        assert_eq!(shown(None), (expected.to_owned(), vec![]));
+    }
+
+    #[test]
+    fn a_narrow_window_shortens_names_and_then_takes_columns() {
+        let (text, hidden) = shown(Some(36));
+        assert!(
+            text.ends_with("  ein langer längl…      5    8  x\n"),
+            "{text}"
+        );
+        assert!(hidden.is_empty());
+        let (text, hidden) = shown(Some(26));
+        assert!(text.ends_with("  ein langer …      5  x\n"), "{text}");
+        assert_eq!(hidden, ["pid"]);
+        let (text, hidden) = shown(Some(10));
+        assert!(text.ends_with("  ein langer …  x\n"), "{text}");
+        assert_eq!(hidden, ["pid", "n"]);
     }
 
     #[test]
@@ -167,6 +335,8 @@ mod tests {
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.0 GiB"]
         );
         let times = [999, 59_000, 61_000, 3_660_000, 90_000_000].map(span);
+        let shorts = [7, 1_500, 15_000, 1_250_000, 61_000_000].map(short);
+        assert_eq!(shorts, ["7 µs", "1.5 ms", "15 ms", "1.2 s", "1m 01s"]);
         assert_eq!(times, ["0s", "59s", "1m 01s", "1h 01m", "1d 01h"]);
     }
 }

@@ -1,9 +1,7 @@
 //! `mycelium-bridge tap`: the messages of a topic as they come.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-
-use mycelium_bridge::status::client::AskError;
 
 use super::status::{WhichBridge, ask_failed};
 use super::table::printable;
@@ -29,7 +27,13 @@ pub(super) fn run(arguments: &TapArguments) -> ExitCode {
     };
     let mut left = arguments.count;
     let mut output = io::stdout().lock();
-    let ended = client.tap(&arguments.message, arguments.json, |line| {
+    let begun = || {
+        if io::stderr().is_terminal() {
+            let message = &arguments.message;
+            super::print_error(format_args!("waiting for messages: {message}; Ctrl-C ends"));
+        }
+    };
+    let ended = client.tap(&arguments.message, arguments.json, begun, |line| {
         // A reader that has closed the pipe has seen enough.
         if writeln!(output, "{}", printable(line))
             .and_then(|()| output.flush())
@@ -46,11 +50,6 @@ pub(super) fn run(arguments: &TapArguments) -> ExitCode {
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ AskError::Answer { .. }) => super::failure(
-            &error,
-            "mycelium-bridge check shows the contracts file",
-            super::EXIT_FAILURE,
-        ),
         Err(error) => ask_failed(&error),
     }
 }

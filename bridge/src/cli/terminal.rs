@@ -31,6 +31,25 @@ pub(super) struct Screen {
     blocked: SigSet,
 }
 
+/// Rows and columns of a terminal; `None` where this is none, or it does not say.
+fn size_of(terminal: &impl AsRawFd) -> Option<(usize, usize)> {
+    let mut size = Winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one `winsize` through the pointer, which is to a live one of exactly this type.
+    unsafe { window_size(terminal.as_raw_fd(), &raw mut size) }.ok()?;
+    let is_known = size.ws_row > 0 && size.ws_col > 0;
+    is_known.then_some((usize::from(size.ws_row), usize::from(size.ws_col)))
+}
+
+/// Columns of a terminal; `None` where this is none, or it does not say.
+pub(super) fn columns_of(terminal: &impl AsRawFd) -> Option<usize> {
+    size_of(terminal).map(|(_, columns)| columns)
+}
+
 /// Why waiting ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
@@ -80,20 +99,7 @@ impl Screen {
 
     /// Rows and columns.
     pub(super) fn size(&self) -> (usize, usize) {
-        let mut size = Winsize {
-            ws_row: 0,
-            ws_col: 0,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: TIOCGWINSZ writes one `winsize` through the pointer, which is to a live one of exactly this type.
-        let asked = unsafe { window_size(self.stdout.as_raw_fd(), &raw mut size) };
-        match asked {
-            Ok(_) if size.ws_row > 0 && size.ws_col > 0 => {
-                (usize::from(size.ws_row), usize::from(size.ws_col))
-            }
-            _ => SIZE_DEFAULT,
-        }
+        size_of(&self.stdout).unwrap_or(SIZE_DEFAULT)
     }
 
     /// Puts lines in the place of what was shown before; they have to fit. Written at once, so that nothing flickers.

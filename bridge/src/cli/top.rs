@@ -8,6 +8,7 @@ use std::time::Duration;
 use mycelium_bridge::status::Status;
 use mycelium_bridge::status::client::{AskError, ControlClient};
 
+use super::paint::{self, Colour, Line, Style};
 use super::status::{WhichBridge, ask_failed};
 use super::terminal::{Screen, Waited};
 use super::{EXIT_FAILURE, failure, picture};
@@ -19,6 +20,9 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub(super) struct TopArguments {
     #[command(flatten)]
     bridge: WhichBridge,
+    /// When to use colours.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    color: Colour,
 }
 
 pub(super) fn run(arguments: &TopArguments) -> ExitCode {
@@ -30,8 +34,9 @@ pub(super) fn run(arguments: &TopArguments) -> ExitCode {
         Ok(status) => status,
         Err(error) => return ask_failed(&error),
     };
+    let colour = arguments.color.is_on();
     if io::stdout().is_terminal() {
-        match watch(client, first) {
+        match watch(client, first, colour) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failure(
                 format!("terminal cannot be used: {error}"),
@@ -40,32 +45,36 @@ pub(super) fn run(arguments: &TopArguments) -> ExitCode {
             ),
         }
     } else {
-        once(client, &first)
+        once(client, &first, colour)
     }
 }
 
 /// For a pipe or a file: one picture, with the rates of one second.
-fn once(mut client: ControlClient, first: &Status) -> ExitCode {
+fn once(mut client: ControlClient, first: &Status, colour: bool) -> ExitCode {
     std::thread::sleep(REFRESH);
     match client.status() {
         Ok(status) => {
+            let text = paint::text(&picture::render(&status, Some(first), None), colour);
             // A reader that has closed the pipe has seen enough.
-            let _ = io::stdout().write_all(picture::render(&status, Some(first)).as_bytes());
+            let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => ask_failed(&error),
     }
 }
 
-fn watch(client: ControlClient, first: Status) -> io::Result<()> {
+fn watch(client: ControlClient, first: Status, colour: bool) -> io::Result<()> {
     let mut screen = Screen::enter()?;
     let path = client.path().to_owned();
     let mut client = Some(client);
     let mut problem = None;
     let (mut earlier, mut status) = (None, first);
     loop {
-        let text = picture::render(&status, earlier.as_ref());
-        screen.show(&page(&text, problem.as_ref(), screen.size()))?;
+        let size = screen.size();
+        let lines = picture::render(&status, earlier.as_ref(), Some(size.1));
+        let page = page(&lines, problem.as_ref(), size);
+        let page: Vec<_> = page.iter().map(|line| line.text(colour)).collect();
+        screen.show(&page)?;
         if screen.wait(REFRESH)? == Waited::End {
             return Ok(());
         }
@@ -94,49 +103,24 @@ fn ask(path: &Path, client: &mut Option<ControlClient>) -> Result<Status, AskErr
 }
 
 /// What fits into a window of so many rows and columns, with the last row for keys and problems.
-fn page(text: &str, problem: Option<&AskError>, (rows, columns): (usize, usize)) -> Vec<String> {
+fn page(lines: &[Line], problem: Option<&AskError>, (rows, columns): (usize, usize)) -> Vec<Line> {
     let room = rows.saturating_sub(1);
-    let all: Vec<&str> = text.lines().collect();
-    let mut lines: Vec<String> = all
-        .iter()
-        .take(room)
-        .map(|line| paint(line, columns))
-        .collect();
-    let hidden = all.len().saturating_sub(room);
-    let last = match problem {
-        Some(error) => format!("{error}; trying again, this is the last that was seen   q ends"),
-        None if hidden > 0 => format!("{hidden} more lines in a taller window   q ends"),
-        None => "q ends".to_owned(),
+    let shown = lines.iter().take(room);
+    let mut page: Vec<_> = shown.map(|line| line.cut(columns)).collect();
+    let hidden = lines.len().saturating_sub(room);
+    let (last, style) = match problem {
+        Some(error) => (
+            format!("{error}; trying again, this is the last that was seen   q ends"),
+            Style::Bad,
+        ),
+        None if hidden > 0 => (
+            format!("{hidden} more lines in a taller window   q ends"),
+            Style::Dim,
+        ),
+        None => ("q ends".to_owned(), Style::Dim),
     };
-    let last: String = last.chars().take(columns).collect();
-    let colour = if problem.is_some() {
-        "\x1b[31m"
-    } else {
-        "\x1b[2m"
-    };
-    lines.push(format!("{colour}{last}\x1b[0m"));
-    lines
-}
-
-/// Cuts a line to the width of the window and gives it a colour by what it says.
-fn paint(line: &str, columns: usize) -> String {
-    let cut: String = line.chars().take(columns).collect();
-    let words = || line.split_whitespace();
-    let is_title = !line.is_empty() && !line.starts_with(' ') && words().count() == 1;
-    let is_note = line.starts_with("      ");
-    let colour = if is_title || line.starts_with("mycelium-bridge ") {
-        "\x1b[1m"
-    } else if line.contains("  gave up ")
-        || line.contains("  backoff ")
-        || line.starts_with("the data plane")
-    {
-        "\x1b[31m"
-    } else if is_note {
-        "\x1b[33m"
-    } else {
-        return cut;
-    };
-    format!("{colour}{cut}\x1b[0m")
+    page.push(Line::new().with(last, style).cut(columns));
+    page
 }
 
 #[cfg(test)]
@@ -145,19 +129,24 @@ mod tests {
 
     #[test]
     fn a_page_fits_into_its_window() {
-        let text =
-            "mycelium-bridge 1  pid 2\n\nworkers\n  a  gave up  x\n      last error: no\n  b  up\n";
-        let lines = page(text, None, (4, 10));
-        assert_eq!(lines.len(), 4);
-        assert_eq!(lines[0], "\x1b[1mmycelium-b\x1b[0m");
-        assert_eq!(lines[2], "\x1b[1mworkers\x1b[0m");
-        assert_eq!(lines[3], "\x1b[2m3 more lin\x1b[0m");
-        let lines = page(text, None, (24, 80));
-        assert_eq!(lines.len(), 7);
-        assert_eq!(lines[3], "\x1b[31m  a  gave up  x\x1b[0m");
-        assert_eq!(lines[4], "\x1b[33m      last error: no\x1b[0m");
-        assert_eq!(lines[5], "  b  up");
-        assert_eq!(lines[6], "\x1b[2mq ends\x1b[0m");
-        assert_eq!(page(text, None, (0, 0)).len(), 1);
+        let line = |text: &str| Line::new().with(text, Style::Bad).plain("  and more");
+        let lines = ["one", "two", "three"].map(line);
+        let shown = |rows, columns| {
+            let page = page(&lines, None, (rows, columns));
+            page.iter().map(|it| it.text(false)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(3, 9),
+            ["one  and", "two  and", "1 more li"],
+            "two rows, and what is not to be seen"
+        );
+        let whole = [
+            "one  and more",
+            "two  and more",
+            "three  and more",
+            "q ends",
+        ];
+        assert_eq!(shown(24, 80), whole);
+        assert_eq!(shown(0, 0), [""]);
     }
 }

@@ -151,6 +151,17 @@ pub(crate) fn did_you_mean<'c>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The candidates, those that are most like a word first.
+pub(crate) fn closest_first<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Vec<&'c str> {
+    let lower = word.to_lowercase();
+    let mut candidates: Vec<_> = candidates.into_iter().collect();
+    candidates.sort_by_cached_key(|it| edit_distance(&lower, &it.to_lowercase()));
+    candidates
+}
+
 /// Levenshtein distance in characters, a swap of two neighbours counting as one edit.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

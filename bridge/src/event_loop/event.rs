@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -155,6 +156,11 @@ impl ControlHandle {
     #[must_use]
     pub fn reloads(&self) -> ReloadCounters {
         self.board.reloads()
+    }
+
+    /// Events that the control loop has handled, and the longest time that one took.
+    pub(crate) fn events_handled(&self) -> (u64, Duration) {
+        self.board.events_handled()
     }
 
     /// The link of this worker process is beyond repair (protocol or ring violated): kill it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::listen::Endpoint;
 use crate::worker::{Outcome, State};
@@ -92,6 +92,8 @@ pub(super) struct Board {
     endpoints: Mutex<Vec<Arc<Endpoint>>>,
     pub(super) reloads_applied: AtomicU64,
     pub(super) reloads_refused: AtomicU64,
+    events: AtomicU64,
+    longest_event_us: AtomicU64,
 }
 
 impl Board {
@@ -122,6 +124,20 @@ impl Board {
         self.endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loop has handled an event.
+    pub(super) fn handled(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.events.fetch_add(1, Ordering::Relaxed);
+        self.longest_event_us.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    /// How many events the loop has handled, and the longest time that one took.
+    pub(super) fn events_handled(&self) -> (u64, Duration) {
+        let longest = self.longest_event_us.load(Ordering::Relaxed);
+        let events = self.events.load(Ordering::Relaxed);
+        (events, Duration::from_micros(longest))
     }
 
     pub(super) fn reloads(&self) -> ReloadCounters {

@@ -17,6 +17,8 @@ pub(super) struct Outlets {
     pub(super) waiting: Vec<usize>,
     /// Slots of writers whose peers miss something that they have not been told; usually none.
     pub(super) gapped: Vec<usize>,
+    /// Slots of writers with a probe in flight.
+    pub(super) probing: Vec<usize>,
 }
 
 /// How far the delivery of the frame at the front of a link's ring has come.
@@ -154,7 +156,13 @@ impl Outlets {
 
     pub(super) fn remove(&mut self, slot: usize) {
         self.writers[slot] = None;
-        for list in [&mut self.touched, &mut self.waiting, &mut self.gapped] {
+        let lists = [
+            &mut self.touched,
+            &mut self.waiting,
+            &mut self.gapped,
+            &mut self.probing,
+        ];
+        for list in lists {
             list.retain(|&other| other != slot);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::outlets::Outlets;
 use super::{LinkGap, Router, RouterEvent, gaps};
 use crate::routes::LinkId;
 
@@ -55,18 +56,26 @@ impl Router {
                 writer.arm_room();
             }
         }
+        for &slot in &self.outlets.probing {
+            if let Some(writer) = &mut writers[slot] {
+                writer.arm_room();
+            }
+        }
         // Arming publishes heads, which may be what a publisher sleeps for.
         for (link, writer) in self.links.iter_mut().zip(writers) {
-            if let (Some(link), Some(writer)) = (link, writer)
-                && link.consumer.wakeup_due()
-            {
-                writer.notify();
+            if let (Some(link), Some(writer)) = (link, writer) {
+                writer.probe.after_sleep();
+                if link.consumer.wakeup_due() {
+                    writer.notify();
+                }
             }
         }
     }
 
     /// Whether `poll` would move something.
     pub(crate) fn has_work(&mut self) -> bool {
+        // What has arrived before the flags were set rings no doorbell.
+        self.look_at_probes();
         if self.outlets.can_drain() {
             return true;
         }
@@ -90,6 +99,35 @@ impl Router {
             }
         }
         false
+    }
+
+    /// Takes the samples of the probes that have arrived.
+    #[cold]
+    pub(super) fn look_at_probes(&mut self) {
+        let Outlets {
+            writers, probing, ..
+        } = &mut self.outlets;
+        let mut now = None;
+        probing.retain(|&slot| {
+            let Some(writer) = &mut writers[slot] else {
+                return false;
+            };
+            let Some(position) = writer.probe.position() else {
+                return false;
+            };
+            match writer.producer.released_position() {
+                Ok(released) if released < position => true,
+                Ok(_) => {
+                    writer.probe.end(*now.get_or_insert_with(Instant::now));
+                    false
+                }
+                // Whoever writes there next finds it, too, and says so.
+                Err(_) => {
+                    writer.probe.cancel();
+                    false
+                }
+            }
+        });
     }
 
     /// Takes the declarations for room back after a sleep, so that a subscriber does not ring for nothing.

@@ -372,3 +372,75 @@ fn a_router_that_sleeps_for_room_has_acknowledged_what_it_delivered() {
     let delivered = router.counters(slow.slot).frames_out;
     assert_eq!(u64::from_le_bytes(head), 16 * delivered);
 }
+
+/// What is known of how long frames lie in the ring to a peer: samples, and whether one is followed.
+fn residence(router: &mut Router, peer: &Peer) -> (u64, bool) {
+    let id = router.links[peer.slot].as_ref().expect("the link").id;
+    let views = router.view();
+    let view = views.iter().find(|view| view.link == id).expect("its view");
+    (
+        view.residence.counts.iter().sum(),
+        view.unacknowledged_for.is_some(),
+    )
+}
+
+#[test]
+fn residence_is_sampled_once_the_subscriber_has_acknowledged() {
+    let mut router = router();
+    let mut publisher = link(&mut router, 1, 4096, &[]);
+    let mut subscriber = link(&mut router, 2, 4096, &[QUOTE]);
+    assert_eq!(residence(&mut router, &subscriber), (0, false));
+    publisher.send(QUOTE, &payload(1));
+    publisher.send(QUOTE, &payload(2));
+    assert_eq!(router.poll(), 2);
+    assert_eq!(residence(&mut router, &subscriber), (0, true));
+    // It has read one of two, then both, and has not said so.
+    subscriber.recv().expect("a frame");
+    subscriber.consumer.publish_head();
+    router.poll();
+    assert_eq!(residence(&mut router, &subscriber), (0, true));
+    subscriber.recv().expect("a frame");
+    router.poll();
+    assert_eq!(residence(&mut router, &subscriber), (0, true));
+    subscriber.consumer.publish_head();
+    router.poll();
+    assert_eq!(residence(&mut router, &subscriber), (1, false));
+    assert_eq!(residence(&mut router, &publisher), (0, false));
+}
+
+#[test]
+fn a_router_that_sleeps_is_woken_by_the_acknowledgement_that_it_waits_for() {
+    let mut router = router();
+    let mut publisher = link(&mut router, 1, 4096, &[]);
+    let mut subscriber = link(&mut router, 2, 4096, &[QUOTE]);
+    publisher.send(QUOTE, &payload(1));
+    assert_eq!(router.poll(), 1);
+    router.arm();
+    assert!(!router.has_work());
+    subscriber.recv().expect("a frame");
+    subscriber.consumer.publish_head();
+    assert!(subscriber.consumer.wakeup_due());
+    router.disarm_room();
+    assert_eq!(router.poll(), 0);
+    assert_eq!(residence(&mut router, &subscriber), (1, false));
+}
+
+#[test]
+fn a_frame_that_is_taken_out_of_a_ring_is_followed_no_further() {
+    let mut router = router();
+    let mut publisher = link(&mut router, 1, 4096, &[]);
+    let subscriber = link(&mut router, 2, 4096, &[QUOTE]);
+    publisher.send(QUOTE, &payload(1));
+    router.poll();
+    assert_eq!(residence(&mut router, &subscriber), (0, true));
+    router.recall(subscriber.slot).expect("sound");
+    assert_eq!(residence(&mut router, &subscriber), (0, false));
+    // A head that cannot be ends it as well, and breaks the link as before.
+    let mut router = self::router();
+    let mut publisher = link(&mut router, 1, 4096, &[]);
+    let subscriber = link(&mut router, 2, 4096, &[QUOTE]);
+    publisher.send(QUOTE, &payload(1));
+    router.poll();
+    subscriber.overwrite_head(1 << 40);
+    assert_eq!(residence(&mut router, &subscriber), (0, false));
+}

@@ -1,8 +1,11 @@
 //! What every link looks like at one moment, for whoever watches the bridge.
 
+use std::time::{Duration, Instant};
+
 use super::Router;
 use super::event::{Flow, LinkCounters};
 use super::gaps::LinkGap;
+use super::residence::Residence;
 use crate::routes::LinkId;
 
 /// Bytes in a ring, padding included, and how many it takes.
@@ -21,6 +24,22 @@ pub(crate) struct TopicView {
     pub(crate) gap: Option<LinkGap>,
 }
 
+/// Rounds of the router that have moved something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rounds {
+    pub(crate) rounds: u64,
+    /// Frames that they took from publishers and out of stages.
+    pub(crate) frames: u64,
+}
+
+impl Rounds {
+    #[inline]
+    pub(super) fn count(&mut self, frames: usize) {
+        self.rounds += 1;
+        self.frames += frames as u64;
+    }
+}
+
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinkView {
@@ -30,6 +49,10 @@ pub(crate) struct LinkView {
     pub(crate) ring_in: RingLevel,
     /// From the bridge to the peer; full also while its rings are broken.
     pub(crate) ring_out: RingLevel,
+    /// How long frames lie in the ring to the peer until they are acknowledged.
+    pub(crate) residence: Residence,
+    /// How long the frame that is followed now has been lying there.
+    pub(crate) unacknowledged_for: Option<Duration>,
     /// Topics with anything to tell, by number.
     pub(crate) topics: Vec<TopicView>,
 }
@@ -42,6 +65,8 @@ impl LinkView {
             counters: LinkCounters::default(),
             ring_in: RingLevel::default(),
             ring_out: RingLevel::default(),
+            residence: Residence::default(),
+            unacknowledged_for: None,
             topics: Vec::new(),
         }
     }
@@ -50,11 +75,18 @@ impl LinkView {
 impl Router {
     /// Looks at all links; takes time for each link and topic and allocates.
     pub(crate) fn view(&mut self) -> Vec<LinkView> {
+        self.look_at_probes();
+        let now = Instant::now();
         let slots = 0..self.links.len();
-        slots.filter_map(|slot| self.view_link(slot)).collect()
+        slots.filter_map(|slot| self.view_link(slot, now)).collect()
     }
 
-    fn view_link(&mut self, slot: usize) -> Option<LinkView> {
+    /// What was moved so far.
+    pub(crate) fn rounds(&self) -> Rounds {
+        self.rounds
+    }
+
+    fn view_link(&mut self, slot: usize, now: Instant) -> Option<LinkView> {
         let counters = self.counters(slot);
         let link = self.links[slot].as_ref()?;
         let writer = self.outlets.writers[slot].as_mut()?;
@@ -88,6 +120,8 @@ impl Router {
                 used: used as u64,
                 capacity: capacity as u64,
             },
+            residence: writer.probe.residence,
+            unacknowledged_for: writer.probe.age(now),
             topics,
         })
     }

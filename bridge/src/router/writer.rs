@@ -9,6 +9,7 @@ use shm_transport::wakeup::Doorbell;
 
 use super::backlog::{Backlog, Progress};
 use super::gaps::Gaps;
+use super::residence::Probe;
 use super::stage::{Fifo, Lane, Staged, Table};
 use crate::routes::{LinkId, Subscriber, Topic};
 
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     /// Whether the router knows that frames wait here.
     pub(super) listed: bool,
     pub(super) gaps: Gaps,
+    pub(super) probe: Probe,
     backlog: Option<Box<Backlog>>,
     /// Lanes that go ahead of everything that comes, each until so many frames have left it: frames of a subscription that has
     /// another policy now.
@@ -78,6 +80,7 @@ impl Writer {
             next_lane: 0,
             listed: false,
             gaps: Gaps::new(),
+            probe: Probe::default(),
             backlog: None,
             ahead: Vec::new(),
         }
@@ -332,6 +335,8 @@ impl Writer {
     /// Takes everything that the peer has not acknowledged out of the ring, to be put in again one frame after the other.
     /// Only while the link has no peer.
     pub(super) fn recall(&mut self) -> Result<(), Corrupt> {
+        // The ring is emptied, so nothing that lies in it can be followed.
+        self.probe.cancel();
         let mut earlier = self.backlog.take();
         if earlier.as_ref().is_some_and(|backlog| backlog.is_careful()) {
             self.backlog = earlier;
@@ -367,6 +372,7 @@ impl Writer {
         let Some(backlog) = &mut self.backlog else {
             return Ok(false);
         };
+        self.probe.cancel();
         let Some(topic_id) = backlog.set_aside(&mut self.producer, number)? else {
             return Ok(false);
         };

@@ -33,6 +33,14 @@ pub enum AskError {
         /// What the system said.
         source: io::Error,
     },
+    /// The contracts of the bridge have no such message.
+    #[error("no such message: name={name}, known={}", known.join(","))]
+    NoMessage {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are, those that are most like it first.
+        known: Vec<String>,
+    },
     /// The answer is an error, or none that this program understands.
     #[error("bridge gave another answer than was asked for: control={}: {text}", path.display())]
     Answer {
@@ -52,6 +60,7 @@ impl AskError {
                 "start it with mycelium-bridge run, or name the control socket of another one with --control PATH"
             }
             Self::Io { .. } => "is the bridge stopped, or of another user?",
+            Self::NoMessage { .. } => "mycelium-bridge check shows the contracts file",
             Self::Answer { .. } => "use the program of the same version as the bridge",
         }
     }
@@ -60,7 +69,11 @@ impl AskError {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Error { error: String },
+    Error {
+        error: String,
+        #[serde(default)]
+        known: Vec<String>,
+    },
     Status(Box<Status>),
 }
 
@@ -119,7 +132,7 @@ impl ControlClient {
         }
         let text = match serde_json::from_slice(&line) {
             Ok(Answer::Status(status)) => return Ok(*status),
-            Ok(Answer::Error { error }) => error,
+            Ok(Answer::Error { error, .. }) => error,
             Err(error) => error.to_string(),
         };
         Err(AskError::Answer {
@@ -129,15 +142,16 @@ impl ControlClient {
     }
 
     /// Gives the messages of a topic to `each`, a line for each, until it returns `false` or the bridge stops. As text, lines
-    /// that begin with `-- ` say what was left out.
+    /// that begin with `-- ` say what was left out. `begun` is called once frames wait for it.
     ///
     /// # Errors
     ///
-    /// [`AskError`]; [`AskError::Answer`] if the contracts of the bridge have no such message.
+    /// [`AskError`]; [`AskError::NoMessage`] if the contracts of the bridge have no such message.
     pub fn tap(
         mut self,
         message: &str,
         json: bool,
+        begun: impl FnOnce(),
         mut each: impl FnMut(&str) -> bool,
     ) -> Result<(), AskError> {
         let path = self.path;
@@ -153,9 +167,16 @@ impl ControlClient {
             .map_err(io)?;
         let mut line = String::new();
         self.stream.read_line(&mut line).map_err(io)?;
-        if let Ok(Answer::Error { error }) = serde_json::from_str(&line) {
-            return Err(AskError::Answer { path, text: error });
+        if let Ok(Answer::Error { error, known }) = serde_json::from_str(&line) {
+            return Err(match known.is_empty() {
+                true => AskError::Answer { path, text: error },
+                false => AskError::NoMessage {
+                    name: message.to_owned(),
+                    known,
+                },
+            });
         }
+        begun();
         // The next message may be long in coming.
         self.stream.get_ref().set_read_timeout(None).map_err(io)?;
         loop {

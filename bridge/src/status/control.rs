@@ -206,7 +206,7 @@ async fn answer(line: &[u8], source: &Source) -> (String, Option<Tap>) {
         }
         Ok(Request::Tap { tap, form }) => match Tap::open(source, &tap, form) {
             Ok(opened) => (serde_json::json!({ "tap": tap }).to_string(), Some(opened)),
-            Err(text) => (error(&text), None),
+            Err(answer) => (answer.to_string(), None),
         },
         Err(problem) => {
             let text = format!(

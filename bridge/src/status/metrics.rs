@@ -1,120 +1,9 @@
 //! The picture of a bridge in the text format of Prometheus (version 0.0.4).
 
-use std::fmt::Write;
+use super::model::{Control, Link, Plane, Status, Worker};
+use text::{Kind, Text};
 
-use super::model::{Link, Status, Topic, Worker};
-
-/// The text under construction.
-struct Text(String);
-
-/// How a metric behaves.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// Goes up; its name ends in `_total`.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-}
-
-impl Text {
-    /// One metric with all its samples; without any it is left out.
-    fn metric<'l>(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        help: &str,
-        samples: impl IntoIterator<Item = (Vec<(&'l str, &'l str)>, u64)>,
-    ) {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return;
-        }
-        let (kind, suffix) = match kind {
-            Kind::Counter => ("counter", "_total"),
-            Kind::Gauge => ("gauge", ""),
-        };
-        let text = &mut self.0;
-        // Writing into a string does not fail.
-        let _ = writeln!(text, "# HELP mycelium_{name}{suffix} {help}");
-        let _ = writeln!(text, "# TYPE mycelium_{name}{suffix} {kind}");
-        for (labels, value) in samples {
-            let _ = write!(text, "mycelium_{name}{suffix}");
-            for (number, (label, value)) in labels.iter().enumerate() {
-                let open = if number == 0 { '{' } else { ',' };
-                let _ = write!(text, "{open}{label}=\"{}\"", escape(value));
-            }
-            let close = if labels.is_empty() { "" } else { "}" };
-            let _ = writeln!(text, "{close} {value}");
-        }
-    }
-
-    fn workers(
-        &mut self,
-        workers: &[Worker],
-        name: &str,
-        kind: Kind,
-        help: &str,
-        value: fn(&Worker) -> u64,
-    ) {
-        let samples = workers
-            .iter()
-            .map(|it| (vec![("worker", &*it.name)], value(it)));
-        self.metric(name, kind, help, samples);
-    }
-
-    fn links(
-        &mut self,
-        links: &[Link],
-        name: &str,
-        kind: Kind,
-        help: &str,
-        value: fn(&Link) -> u64,
-    ) {
-        let samples = links
-            .iter()
-            .map(|it| (vec![("link", &*it.name)], value(it)));
-        self.metric(name, kind, help, samples);
-    }
-
-    /// A metric of links with a value for each direction, seen from the bridge.
-    fn directions(
-        &mut self,
-        links: &[Link],
-        name: &str,
-        help: &str,
-        values: fn(&Link) -> [u64; 2],
-    ) {
-        let samples = links.iter().flat_map(|link| {
-            let [inward, outward] = values(link);
-            [("in", inward), ("out", outward)].map(|(direction, value)| {
-                (vec![("link", &*link.name), ("direction", direction)], value)
-            })
-        });
-        self.metric(name, Kind::Gauge, help, samples);
-    }
-
-    /// A counter of links by topic, for each direction that a topic has.
-    fn topics(&mut self, links: &[Link], name: &str, help: &str, values: fn(&Topic) -> [u64; 2]) {
-        let topics = links
-            .iter()
-            .flat_map(|link| link.topics.iter().map(move |it| (link, it)));
-        let samples = topics.flat_map(|(link, topic)| {
-            let frames = [topic.published.frames, topic.delivered.frames];
-            let [inward, outward] = values(topic);
-            let values = [("in", inward), ("out", outward)].into_iter().zip(frames);
-            let moved = values.filter(|(_, frames)| *frames > 0);
-            moved.map(|((direction, value), _)| {
-                let labels = vec![
-                    ("link", &*link.name),
-                    ("topic", &*topic.message),
-                    ("direction", direction),
-                ];
-                (labels, value)
-            })
-        });
-        self.metric(name, Kind::Counter, help, samples);
-    }
-}
+mod text;
 
 /// Renders a status. Counters of links are left out while the data plane does not answer, so that nothing seems to begin at 0
 /// again.
@@ -185,17 +74,16 @@ pub(super) fn render(status: &Status) -> String {
     );
     if let Some(plane) = &status.plane {
         counters(&mut text, links);
-        text.metric(
-            "data_plane_parks",
-            Counter,
-            "Times that the data plane slept.",
-            one(plane.parks),
-        );
-        text.metric(
-            "data_plane_wakeups",
-            Counter,
-            "Sleeps of the data plane that a doorbell ended.",
-            one(plane.wakeups),
+        text.residence(links);
+        data_plane(&mut text, plane);
+    }
+    control_plane(&mut text, &status.control);
+    if let Some(silent_ms) = status.plane_silent_ms {
+        text.seconds(
+            "data_plane_silent_seconds",
+            Gauge,
+            "For how long the data plane has left requests without an answer; missing while it answers.",
+            silent_ms * 1000,
         );
     }
     text.metric(
@@ -364,10 +252,96 @@ fn counters(text: &mut Text, links: &[Link]) {
     );
 }
 
-/// A label's value as the format wants it.
-fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+fn data_plane(text: &mut Text, plane: &Plane) {
+    use Kind::{Counter, Gauge};
+    for (name, help, value) in [
+        (
+            "data_plane_parks",
+            "Times that the data plane slept.",
+            plane.parks,
+        ),
+        (
+            "data_plane_wakeups",
+            "Sleeps of the data plane that a doorbell ended.",
+            plane.wakeups,
+        ),
+        (
+            "data_plane_rounds",
+            "Rounds of the data plane that moved something.",
+            plane.rounds,
+        ),
+        (
+            "data_plane_frames",
+            "Frames that these rounds took from publishers and out of stages.",
+            plane.frames,
+        ),
+    ] {
+        text.metric(name, Counter, help, [(Vec::new(), value)]);
+    }
+    text.seconds(
+        "data_plane_busy_seconds",
+        Counter,
+        "Time that the data plane did not sleep; looking for work in vain is part of it.",
+        plane.busy_us,
+    );
+    text.seconds(
+        "data_plane_answer_seconds",
+        Gauge,
+        "Time until the data plane answered for these metrics.",
+        plane.answer_us,
+    );
+}
+
+fn control_plane(text: &mut Text, control: &Control) {
+    use Kind::{Counter, Gauge};
+    for (name, kind, help, value) in [
+        (
+            "control_tasks",
+            Gauge,
+            "Tasks of the control plane that have not ended.",
+            control.tasks,
+        ),
+        (
+            "control_queued_tasks",
+            Gauge,
+            "Tasks of the control plane that other threads have made ready and that wait for their turn.",
+            control.queued,
+        ),
+        (
+            "control_events",
+            Counter,
+            "Events that the control loop has handled.",
+            control.events,
+        ),
+        (
+            "threads",
+            Gauge,
+            "Threads of the process, those for blocking calls included.",
+            control.threads,
+        ),
+    ] {
+        text.metric(name, kind, help, [(Vec::new(), value)]);
+    }
+    for (name, kind, help, micros) in [
+        (
+            "control_busy_seconds",
+            Counter,
+            "Time that the control plane was not waiting for something to happen.",
+            control.busy_us,
+        ),
+        (
+            "control_late_seconds",
+            Gauge,
+            "How late a task of the control plane that was ready got its turn, measured for these metrics.",
+            control.late_us,
+        ),
+        (
+            "control_longest_event_seconds",
+            Gauge,
+            "Longest time that the control loop took for one event.",
+            control.longest_event_us,
+        ),
+    ] {
+        text.seconds(name, kind, help, micros);
+    }
 }

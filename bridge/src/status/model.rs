@@ -29,6 +29,13 @@ pub struct Status {
     pub endpoints: Vec<Endpoint>,
     /// The data plane; `None` if it did not answer, and then all counters of links are 0.
     pub plane: Option<Plane>,
+    /// For how long the data plane has not answered, in milliseconds, from the first request that it left without an answer;
+    /// `None` while it answers.
+    #[serde(default)]
+    pub plane_silent_ms: Option<u64>,
+    /// The control plane.
+    #[serde(default)]
+    pub control: Control,
     /// Sums, and what belongs to no link.
     pub totals: Totals,
 }
@@ -72,6 +79,33 @@ pub struct Level {
     pub capacity: u64,
 }
 
+/// How long frames lie in a ring, from their being published into it until their acknowledgement, told from samples since the
+/// link began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residence {
+    /// How many samples there are.
+    pub samples: u64,
+    /// Sum of all of them, in microseconds.
+    pub sum_us: u64,
+    /// Bound that half of the samples do not exceed, in microseconds; `None` without samples, and above all bounds.
+    pub p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub p99_us: Option<u64>,
+    /// How long the frame that is followed now has been lying there, in microseconds; `None` if none is followed.
+    pub waiting_us: Option<u64>,
+    /// Samples by bound; those without any are left out.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Samples between one bound and the bound before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The upper bound, in microseconds; `None` for samples above all bounds.
+    pub up_to_us: Option<u64>,
+    /// How many.
+    pub samples: u64,
+}
+
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
@@ -113,6 +147,9 @@ pub struct Link {
     pub ring_in: Level,
     /// From the bridge to the peer.
     pub ring_out: Level,
+    /// How long frames lie in the ring to the peer until it acknowledges them: sampled.
+    #[serde(default)]
+    pub residence: Residence,
     /// Topics that moved or were missed.
     pub topics: Vec<Topic>,
     /// What differs between the contracts of the bridge and of the peer.
@@ -188,6 +225,37 @@ pub struct Plane {
     pub parks: u64,
     /// Sleeps that a doorbell ended.
     pub wakeups: u64,
+    /// Rounds that moved something.
+    #[serde(default)]
+    pub rounds: u64,
+    /// Frames that these took from publishers and out of stages.
+    #[serde(default)]
+    pub frames: u64,
+    /// Time that it did not sleep, in microseconds; looking for work in vain is part of it.
+    #[serde(default)]
+    pub busy_us: u64,
+    /// Time until it answered for this picture, in microseconds.
+    #[serde(default)]
+    pub answer_us: u64,
+}
+
+/// The control plane: one thread with a tokio runtime.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// Tasks that have not ended.
+    pub tasks: u64,
+    /// Tasks that other threads have made ready and that wait for their turn.
+    pub queued: u64,
+    /// Time that the thread was not waiting for something to happen, in microseconds.
+    pub busy_us: u64,
+    /// How late a task that was ready got its turn, measured for this picture, in microseconds.
+    pub late_us: u64,
+    /// Events that the control loop has handled.
+    pub events: u64,
+    /// Longest time that it took for one of them, in microseconds.
+    pub longest_event_us: u64,
+    /// Threads of the process, those for blocking calls included.
+    pub threads: u64,
 }
 
 /// Sums over the links that there are, and what belongs to no link.

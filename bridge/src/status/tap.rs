@@ -1,5 +1,6 @@
 //! Messages of one topic for somebody who looks: a link of its own that drops the oldest, so that nobody waits for the reader.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,11 +12,13 @@ use mycelium_messages::layout::{
     FRAME_ALIGN, FRAME_HEADER_LEN, RING_CAPACITY_MIN, RING_RECORD_DIVISOR,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
 use shm_transport::error::ChannelError;
 use shm_transport::wakeup::WaitStrategy;
 
 use super::Source;
 use super::decode::{Form, line};
+use crate::config::closest_first;
 use crate::local::LocalChannel;
 
 /// Smallest ring of a tap, in bytes; one that takes the largest message is used where that is more.
@@ -35,15 +38,14 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// Subscribes to the topic of a message, by the message's name.
-    pub(super) fn open(source: &Source, name: &str, form: Form) -> Result<Self, String> {
+    /// Subscribes to the topic of a message, by the message's name. An error is the answer.
+    pub(super) fn open(source: &Source, name: &str, form: Form) -> Result<Self, Value> {
         let contracts = source.registry.contracts();
         let Some(message) = contracts.by_name(name) else {
-            let names: Vec<_> = contracts.messages().map(|it| &*it.name).collect();
-            return Err(format!(
-                "no such message: name={name}, known={}",
-                names.join(",")
-            ));
+            let names = contracts.messages().map(|it| &*it.name);
+            let known = closest_first(name, names);
+            let error = format!("no such message: name={name}, known={}", known.join(","));
+            return Err(json!({ "error": error, "known": known }));
         };
         // A frame that does not fit would count against its publisher.
         let record = (FRAME_HEADER_LEN + message.max_size).next_multiple_of(FRAME_ALIGN);
@@ -55,9 +57,10 @@ impl Tap {
             source.registry.plane().clone(),
             source.registry.clone(),
         );
-        let channel = channel.map_err(|error| error.to_string())?;
+        let failed = |error: &dyn Display| json!({ "error": error.to_string() });
+        let channel = channel.map_err(|error| failed(&error))?;
         let subscribed = channel.subscribe_topic(message.topic_id, Delivery::DropOldest);
-        subscribed.map_err(|error| error.to_string())?;
+        subscribed.map_err(|error| failed(&error))?;
         Ok(Self {
             channel,
             source: source.clone(),

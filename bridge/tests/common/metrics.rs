@@ -42,13 +42,20 @@ pub(crate) fn samples(text: &str) -> BTreeMap<String, f64> {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect(line);
             assert_eq!(help, Some(name), "TYPE follows HELP");
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            current = Some(name);
+            current = Some((name, kind));
         } else {
             let (sample, value) = line.rsplit_once(' ').expect(line);
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-            assert_eq!(current, Some(name), "{line}");
+            let (metric, kind) = current.expect("TYPE comes first");
+            let is_part = match kind {
+                "histogram" => ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|part| name.strip_suffix(part) == Some(metric)),
+                _ => name == metric,
+            };
+            assert!(is_part, "{line}");
             if let Some(labels) = labels.strip_suffix("\"}") {
                 for label in labels.split("\",") {
                     let (key, value) = label.split_once("=\"").expect(line);

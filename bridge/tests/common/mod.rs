@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod links;
 pub(crate) mod metrics;
+pub(crate) mod running;
 
 const CONTRACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/bandit.yaml");
 

@@ -1,5 +1,12 @@
 use super::*;
-use mycelium_bridge::status::{Endpoint, Plane, Totals, Uplink, Worker};
+use mycelium_bridge::status::{Bucket, Control, Endpoint, Plane, Totals, Uplink, Worker};
+
+use super::super::paint;
+
+/// As in a pipe.
+fn shown(status: &Status, earlier: Option<&Status>) -> String {
+    paint::text(&render(status, earlier, None), false)
+}
 
 fn moved(frames: u64) -> Delivered {
     Delivered {
@@ -36,6 +43,17 @@ fn some_status() -> Status {
             used: 300_000,
             capacity: 1 << 20,
         },
+        residence: Residence {
+            samples: 4,
+            sum_us: 1_234,
+            p50_us: Some(20),
+            p99_us: Some(1_000),
+            waiting_us: Some(70),
+            buckets: vec![Bucket {
+                up_to_us: Some(20),
+                samples: 4,
+            }],
+        },
         topics: vec![Topic {
             topic_id: 1001,
             message: "Quote".into(),
@@ -59,6 +77,11 @@ fn some_status() -> Status {
         ring_out: Level {
             used: 1 << 16,
             capacity: 1 << 16,
+        },
+        residence: Residence {
+            samples: 1,
+            waiting_us: Some(12_300_000),
+            ..Residence::default()
         },
         topics: vec![Topic {
             topic_id: 1001,
@@ -119,7 +142,24 @@ fn some_status() -> Status {
             handshakes: 1,
             handshakes_max: 64,
         }],
-        plane: Some(Plane::default()),
+        plane: Some(Plane {
+            parks: 4_321,
+            wakeups: 4_000,
+            rounds: 100_000,
+            frames: 1_234_567,
+            busy_us: 186_250_000,
+            answer_us: 85,
+        }),
+        plane_silent_ms: None,
+        control: Control {
+            tasks: 9,
+            queued: 0,
+            busy_us: 1_000_000,
+            late_us: 4,
+            events: 17,
+            longest_event_us: 1_800,
+            threads: 5,
+        },
         totals: Totals {
             published: moved(1_234_567),
             delivered: moved(1_235_567),
@@ -145,7 +185,7 @@ fn assert_golden(name: &str, actual: &str) {
 
 #[test]
 fn a_status_is_shown_in_tables() {
-    assert_golden("status.txt", &render(&some_status(), None));
+    assert_golden("status.txt", &shown(&some_status(), None));
 }
 
 #[test]
@@ -157,7 +197,7 @@ fn with_an_earlier_status_there_are_rates() {
     status.links[0].topics[0].delivered.frames += 5001;
     // This one was closed and opened again meanwhile, so it counts from 0.
     status.links[1].delivered.frames = 10;
-    assert_golden("top.txt", &render(&status, Some(&earlier)));
+    assert_golden("top.txt", &shown(&status, Some(&earlier)));
 }
 
 #[test]
@@ -168,28 +208,72 @@ fn another_process_has_no_rates() {
         now_ms: earlier.now_ms + 1000,
         ..earlier.clone()
     };
-    assert!(!render(&status, Some(&earlier)).contains("/s)"));
+    assert!(!shown(&status, Some(&earlier)).contains("/s)"));
 }
 
 #[test]
 fn a_data_plane_that_does_not_answer_is_said_so() {
     let status = Status {
         plane: None,
+        plane_silent_ms: Some(2_500),
         ..some_status()
     };
-    assert!(render(&status, None).contains("data plane does not answer"));
+    let text = shown(&status, None);
+    assert!(text.contains("data plane   does not answer, for 2.5 s at least"));
 }
 
 #[test]
 fn a_bar_shows_anything_that_is_there() {
-    let bar = |used| {
-        bar(Level {
+    let bar = |used, width| {
+        let level = Level {
             used,
             capacity: 1000,
-        })
+        };
+        let mut table = Table::new(&[left("bar")]);
+        table.row(vec![bar(level, width)]);
+        table.lines(None).0[1].text(true)
     };
-    assert_eq!(bar(0), "··········   0%");
-    assert_eq!(bar(1), "█·········   1%");
-    assert_eq!(bar(500), "█████·····  50%");
-    assert_eq!(bar(2000), "██████████ 100%");
+    assert_eq!(bar(0, 10), "  \x1b[2m··········   0%\x1b[0m");
+    assert_eq!(bar(1, 10), "  \x1b[32m█·········   1%\x1b[0m");
+    assert_eq!(bar(500, 4), "  \x1b[33m██··  50%\x1b[0m");
+    assert_eq!(bar(2000, 10), "  \x1b[1;31m██████████ 100%\x1b[0m");
+}
+
+#[test]
+fn every_window_is_kept_to_unless_it_is_very_narrow() {
+    let mut status = some_status();
+    status.links[0].name = "a-strategy-with-quite-a-long-name-for-once".into();
+    status.workers[0].name = status.links[0].name.clone();
+    for window in [100, 120, 160, 200] {
+        let lines = render(&status, None, Some(window));
+        let tables = lines
+            .iter()
+            .filter(|line| line.text(false).starts_with("  "));
+        for line in tables {
+            assert_eq!(line, &line.cut(window), "window={window}");
+        }
+    }
+    let text = paint::text(&render(&status, None, Some(100)), false);
+    assert!(
+        text.contains("links  (in a wider window: pid, wakeups"),
+        "{text}"
+    );
+    assert!(text.contains('…'), "{text}");
+}
+
+#[test]
+fn what_is_wrong_stands_out() {
+    let mut status = some_status();
+    status.workers[1].phase = "gave up".into();
+    let text = paint::text(&render(&status, None, None), true);
+    for part in [
+        "\x1b[32mup\x1b[0m",
+        "\x1b[1;31mgave up\x1b[0m",
+        "\x1b[33mmissed 77\x1b[0m",
+        "\x1b[1;31mdisconnected\x1b[0m",
+        "\x1b[1;31mnothing acknowledged for 12.3 s, and frames are there\x1b[0m",
+        "\x1b[33m* fallback: ",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
 }

@@ -161,10 +161,10 @@ fn a_stopped_subscriber_costs_no_turns() {
         assert_eq!(router.poll(), 0, "{policy:?}");
         router.arm();
         assert!(!router.has_work() && !router.is_stalled(), "{policy:?}");
-        // Its room wakes the router if something waits for that room.
+        // Its acknowledgement wakes the router, which follows how long that takes; the room is work if something waits for it.
         let waits = router.counters(stopped.slot).waiting > 0;
         assert!(!numbers(&mut stopped).is_empty());
-        assert_eq!(stopped.consumer.wakeup_due(), waits, "{policy:?}");
+        assert!(stopped.consumer.wakeup_due(), "{policy:?}");
         assert_eq!(router.has_work(), waits, "{policy:?}");
     }
 }
