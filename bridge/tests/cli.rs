@@ -80,7 +80,7 @@ fn check_says_what_a_reload_would_change() {
     std::fs::write(site.config(), changed).unwrap();
     let (code, stdout, _) = compare();
     assert_eq!(code, Some(0));
-    let expected = "\nreload: added=c removed=b restarted=a needs_restart=spin_us\n";
+    let expected = "\nreload: added=c removed=b restarted=a applied=spin_us\n";
     assert!(stdout.ends_with(expected), "{stdout}");
     std::fs::write(&running, "[bridge]\n").unwrap();
     let (code, _, stderr) = compare();
