@@ -76,6 +76,20 @@ def test_a_differing_topic_is_refused_and_the_rest_flows(
         assert bridge.take(Signal, 1) == [signal(3)]
 
 
+def test_a_message_of_another_module_than_the_bridge_was_told_of_says_what_to_pass(make_bridge: MakeBridge) -> None:
+    body = {"LAYOUT_DIGEST": b"\2" * 32, "__module__": "trade_messages", "__slots__": ()}
+    other = type("Quote", (Quote,), body)
+    bridge = make_bridge()
+    bridge.replies[control.Subscribe.TOPIC_ID, Quote.TOPIC_ID] = int(control.TopicReplyCode.LAYOUT_MISMATCH)
+    remedy = r"told of mycelium\.messages\.Quote instead of trade_messages\.Quote: pass the module trade_messages as c"
+    with bridge.connect() as channel:
+        with pytest.raises(mycelium.ContractMismatch, match=remedy):
+            channel.subscribe(other)
+        with pytest.raises(mycelium.ContractMismatch) as caught:
+            channel.subscribe(Quote)
+        assert "instead of" not in str(caught.value)
+
+
 def test_a_report_without_incompatible_messages_is_no_warning(
     make_bridge: MakeBridge, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,6 +61,12 @@ class Registry:
         """Returns what decides the bytes of all messages, for a bridge whose contracts are others."""
         return contracts_json(self.schema_digest, self._offered.values()).encode()
 
+    def instead_of(self, contract: type[Any]) -> type[Any] | None:
+        """Returns what the bridge was told of this topic where that is another layout than the class has."""
+        if (contract.TOPIC_ID, bytes(contract.LAYOUT_DIGEST)) in self._offered:
+            return None
+        return next((other for (topic_id, _), other in self._offered.items() if topic_id == contract.TOPIC_ID), None)
+
     def name(self, topic_id: int) -> str:
         """Returns the name of the message with this topic; empty where none is known."""
         return self._names.get(topic_id, "")

@@ -182,8 +182,15 @@ class Inbox:
             raise UnknownTopic(text, topic_id=contract.TOPIC_ID)
         self._registry.refuse(contract.TOPIC_ID)
         differences = self._refusing(contract.TOPIC_ID)
+        offered = self._registry.instead_of(contract)
+        remedy = []
+        if offered is not None:
+            remedy.append(
+                f"the bridge was told of {offered.__module__}.{offered.__name__} instead of {contract.__module__}."
+                f"{contract.__name__}: pass the module {contract.__module__} as contracts to connect()"
+            )
         raise ContractMismatch(
-            "; ".join([text, *(it.text for it in differences if it.text not in text)]),
+            "; ".join([text, *(it.text for it in differences if it.text not in text), *remedy]),
             topic_id=contract.TOPIC_ID,
             expected=next((it.expected for it in differences), b""),
             actual=layout_digest(contract),

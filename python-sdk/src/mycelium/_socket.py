@@ -195,7 +195,7 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
     Raises:
         BlockingIOError: Nothing is there.
-        PeerLost: The connection is broken.
+        PeerLost: The bridge refused the certificate of this side, or misses one.
     """
     item = array.array("i").itemsize
     if sock.family != socket.AF_UNIX:
@@ -203,6 +203,15 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
             return sock.recv(size), []
         except ConnectionError:
             return b"", []
+        except OSError as error:
+            if type(error).__module__ != "ssl" or isinstance(error, BlockingIOError):
+                raise
+            # In TLS 1.3 the bridge looks at the certificate of this side after this side's handshake is over.
+            text = (
+                f"bridge refused the connection: error={error.reason!r}; "  # type: ignore[attr-defined]
+                "give ssl_context a certificate of an authority that the bridge trusts"
+            )
+            raise PeerLost(text) from error
     try:
         data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(_FDS_MAX * item), _CMSG_CLOEXEC)
     except ConnectionError:
