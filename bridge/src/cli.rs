@@ -47,9 +47,8 @@ enum Command {
     Run(RunArguments),
     /// Check a configuration and everything it names, and print all problems at once; starts nothing.
     Check {
-        /// The TOML configuration.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgument,
         /// The configuration that a bridge runs with: say what a reload would change, and what needs a restart.
         #[arg(long, value_name = "FILE")]
         running: Option<PathBuf>,
@@ -84,23 +83,41 @@ enum Command {
     Demo(demo::DemoArguments),
 }
 
+/// Which configuration.
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The TOML configuration of the bridge.
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "MYCELIUM_CONFIG",
+        default_value = "bridge.toml"
+    )]
+    path: PathBuf,
+}
+
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// The TOML configuration.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Filter of the log instead of the configured one, for example debug or info,worker=off.
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", env = "MYCELIUM_LOG")]
     log: Option<String>,
     /// Form of the log lines on standard error.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "MYCELIUM_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
     log_format: LogFormat,
 }
 
 pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Check { config, running } => check(&config, running.as_deref()),
+        Command::Check { config, running } => check(&config.path, running.as_deref()),
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments),

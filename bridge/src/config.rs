@@ -21,6 +21,7 @@ mod problem;
 mod process;
 mod read;
 mod section;
+mod source;
 mod uplink;
 mod watch;
 mod watching;
@@ -239,13 +240,11 @@ impl Config {
     /// Looks at the file system (contracts file, working directories, commands) but starts nothing and creates nothing.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem found. A file that is no TOML is reported with its first syntax error only.
+    /// [`ConfigError`] with every problem found. A file that is no TOML is reported with its first syntax error only, and
+    /// more than 4 MiB are not read.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let source = std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("cannot read the configuration: {error}");
-            ConfigError::whole_file(path, message, "name an existing TOML file with --config")
-        })?;
+        let source = source::read(path)?;
         let directory = std::path::absolute(path).map_err(|error| {
             let message = format!("cannot tell the directory of the configuration: {error}");
             ConfigError::whole_file(path, message, "name the file with an absolute path")

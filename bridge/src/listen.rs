@@ -116,10 +116,14 @@ impl ListenError {
             Self::Locked { .. } => {
                 "find the process that holds a lock on the directory (lslocks), or choose another one"
             }
-            Self::Tcp { .. } => {
-                "choose an address of this host and a port that no process listens on (ss -ltnp)"
-            }
-            Self::System { .. } => "check owner and permissions of the path",
+            Self::Tcp { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "choose another port, or stop who listens (ss -ltnp)",
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are for root; choose a higher one"
+                }
+                _ => "choose a name or an address of this host",
+            },
+            Self::System { .. } => "check owner and permissions of the path and of its directory",
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `mycelium-bridge quarantine`: looks at records that were moved aside, and sends them again.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use shm_transport::frame::Encoding;
 use shm_transport::ring::Frame;
 use shm_transport::socket::Address;
 
-use super::{EXIT_CONFIG, EXIT_FAILURE, config_error, failure};
+use super::{ConfigArgument, EXIT_CONFIG, EXIT_FAILURE, config_error, failure};
 
 /// Longest wait for room on the topic.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,13 +39,6 @@ pub(super) enum QuarantineCommand {
     },
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct ConfigArgument {
-    /// The TOML configuration of the bridge.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-}
-
 pub(super) fn run(command: &QuarantineCommand) -> ExitCode {
     let (QuarantineCommand::List(argument)
     | QuarantineCommand::Show {
@@ -55,7 +47,7 @@ pub(super) fn run(command: &QuarantineCommand) -> ExitCode {
     | QuarantineCommand::Reinject {
         config: argument, ..
     }) = command;
-    let config = match Config::load(&argument.config) {
+    let config = match Config::load(&argument.path) {
         Ok(config) => config,
         Err(error) => return config_error(&error),
     };

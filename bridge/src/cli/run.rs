@@ -10,7 +10,7 @@ use mycelium_bridge::logging;
 use super::{EXIT_CONFIG, EXIT_FAILURE, RunArguments, config_error, failure};
 
 pub(super) fn run(arguments: &RunArguments) -> ExitCode {
-    let config = match Config::load(&arguments.config) {
+    let config = match Config::load(&arguments.config.path) {
         Ok(config) => config,
         Err(error) => return config_error(&error),
     };

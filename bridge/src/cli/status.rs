@@ -8,18 +8,16 @@ use mycelium_bridge::config::Config;
 use mycelium_bridge::status::client::{AskError, ControlClient};
 
 use super::paint::{self, Colour};
-use super::{EXIT_CONFIG, EXIT_FAILURE, config_error, failure, picture, terminal};
+use super::{ConfigArgument, EXIT_CONFIG, EXIT_FAILURE, config_error, failure, picture, terminal};
 
 /// Exit code where no bridge runs.
 const EXIT_NO_BRIDGE: u8 = 3;
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
 pub(super) struct WhichBridge {
-    /// The configuration that the bridge runs with.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The control socket of the bridge.
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// The control socket of the bridge, in place of a configuration.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 }
@@ -39,14 +37,12 @@ pub(super) struct StatusArguments {
 impl WhichBridge {
     /// Connects to the control socket; an error has been printed and is an exit code.
     pub(super) fn connect(&self) -> Result<ControlClient, ExitCode> {
-        let path = match (&self.control, &self.config) {
-            (Some(path), _) => path.clone(),
-            (None, Some(path)) => match Config::load(path) {
+        let path = match &self.control {
+            Some(path) => path.clone(),
+            None => match Config::load(&self.config.path) {
                 Ok(config) => config.bridge.control.path,
                 Err(error) => return Err(config_error(&error)),
             },
-            // The argument parser has seen to it that one of them is there.
-            (None, None) => PathBuf::new(),
         };
         ControlClient::connect(&path).map_err(|error| ask_failed(&error))
     }

@@ -52,7 +52,7 @@ pub(super) fn subscriptions(
             DeValue::String(name) => found.push(Written {
                 message: At {
                     value: name.to_string(),
-                    span: span.clone(),
+                    span: item.span(),
                 },
                 delivery: None,
                 group: None,

@@ -99,11 +99,11 @@ fn endpoint(
         label: section.label().to_owned(),
         span,
         address,
-        token_file: section.string("token_file", problems),
+        token_file: section.path("token_file", problems),
         token_env: section.string("token_env", problems),
-        certificate: section.string("certificate", problems),
-        key: section.string("key", problems),
-        client_ca: section.string("client_ca", problems),
+        certificate: section.path("certificate", problems),
+        key: section.path("key", problems),
+        client_ca: section.path("client_ca", problems),
         allow_plaintext: section
             .boolean("allow_plaintext", problems)
             .unwrap_or(false),
@@ -251,7 +251,9 @@ fn check_threads(
     problems: &mut Problems<'_>,
 ) {
     let sum: usize = endpoints.iter().map(|it| it.max_pending_handshakes).sum();
-    if sum as u64 > PENDING_HANDSHAKES_MAX {
+    let before = sum - endpoints.last().map_or(0, |it| it.max_pending_handshakes);
+    // Only where the sum goes beyond the limit; all endpoints after that would say the same.
+    if sum as u64 > PENDING_HANDSHAKES_MAX && before as u64 <= PENDING_HANDSHAKES_MAX {
         problems.add(
             span,
             format!(
@@ -340,11 +342,7 @@ fn token(
         }
     };
     let noted = |error: listen::TokenError| {
-        problems.add(
-            &at.span,
-            format!("{}: {error}", item.label),
-            "a file is relative to the directory of the configuration; a variable has to be set where the bridge runs",
-        );
+        problems.add(&at.span, format!("{}: {error}", item.label), error.hint());
     };
     Some(token.map_err(noted))
 }

@@ -92,7 +92,7 @@ pub(super) struct Written {
 pub(super) fn read(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Written {
     Written {
         clear_env: section.boolean("clear_env", problems),
-        env_file: section.string("env_file", problems),
+        env_file: section.path("env_file", problems),
         cpus: section.u32_list("cpus", problems),
         nice: section
             .signed("nice", -20..=19, problems)

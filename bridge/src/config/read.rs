@@ -174,13 +174,13 @@ pub(super) fn file(root: &DeTable<'_>, problems: &mut Problems<'_>) -> File {
 fn bridge(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems<'_>) -> Bridge {
     let mut section = Section::new("[bridge]", table, span);
     let bridge = Bridge {
-        listen: section.string("listen", problems),
-        contracts: section.string("contracts", problems),
+        listen: section.path("listen", problems),
+        contracts: section.path("contracts", problems),
         transport: section.choice("transport", &TRANSPORTS, problems),
         ring_capacity: capacity("ring_capacity", &mut section, problems).0,
         stage_capacity: capacity("stage_capacity", &mut section, problems).0,
-        state_dir: section.string("state_dir", problems),
-        control: section.string("control", problems),
+        state_dir: section.path("state_dir", problems),
+        control: section.path("control", problems),
         spin_us: spin_us(&mut section, problems),
         allowed_uids: section
             .u32_list("allowed_uids", problems)
@@ -241,7 +241,7 @@ fn worker(
         span,
         name,
         command,
-        working_dir: section.string("working_dir", problems),
+        working_dir: section.path("working_dir", problems),
         env: section.string_map("env", problems),
         subscribe: subscriptions(&mut section, problems),
         transport: section.choice("transport", &WORKER_TRANSPORTS, problems),
@@ -298,7 +298,7 @@ fn memory(section: &mut Section<'_, '_>, problems: &mut Problems<'_>) -> Memory 
         Some((span, DeValue::Table(table))) => {
             let mut section = Section::new(label, table, span);
             let memory = Memory {
-                directory: section.string("directory", problems),
+                directory: section.path("directory", problems),
                 prefault: section.boolean("prefault", problems),
                 lock: section.boolean("lock", problems),
                 huge_pages: section.boolean("huge_pages", problems),

@@ -76,6 +76,28 @@ impl<'t, 'i> Section<'t, 'i> {
         }
     }
 
+    /// As `string`, for a path: not empty, and without a zero byte.
+    pub(crate) fn path(
+        &mut self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+    ) -> Option<At<String>> {
+        let at = self.string(key, problems)?;
+        if !at.value.is_empty() && !at.value.contains('\0') {
+            return Some(at);
+        }
+        problems.add(
+            &at.span,
+            format!(
+                "{}: {key} is no path: value='{}'",
+                self.label,
+                at.value.escape_debug()
+            ),
+            "name a file or directory, or remove the key",
+        );
+        None
+    }
+
     pub(crate) fn strings(
         &mut self,
         key: &'static str,

@@ -137,7 +137,7 @@ fn uplink(
         span: span.clone(),
         name,
         address: section.string("address", problems),
-        contracts: section.string("contracts", problems),
+        contracts: section.path("contracts", problems),
         import: names("import", &mut section, problems),
         export: names("export", &mut section, problems),
         delivery: section.choice("delivery", &POLICIES, problems),

@@ -95,7 +95,10 @@ async fn serve_greeted(
     notices: mpsc::UnboundedReceiver<Notice>,
     attached: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    let (link, name, pid) = (terms.link, terms.name.clone(), greeted.hello.pid);
+    let (link, name) = (terms.link, terms.name.clone());
+    // The kernel's word where there is one: a peer in a container knows itself by another number.
+    let known = shared.lock().links.get(&link).and_then(|it| it.status.pid);
+    let pid = known.unwrap_or(greeted.hello.pid);
     let epoch = terms.epoch;
     let fencing = greeted.fencing;
     let takes_gaps = takes_gaps(&greeted.hello);

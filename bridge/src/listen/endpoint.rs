@@ -64,8 +64,12 @@ impl Endpoint {
         match (&self.config.tls, stream) {
             (Some(tls), ClientStream::Tcp(stream)) => {
                 let time = self.config.handshake_timeout;
+                let own = match &tls.client_ca {
+                    Some(_) => ", and has one of an authority in client_ca",
+                    None => "",
+                };
                 tls.server().accept(stream, peer, time).await.map_err(|error| {
-                    let text = format!("tls handshake failed: {error}; connect to {} with a client that trusts its certificate", self.address);
+                    let text = format!("tls handshake failed: {error}; connect to {} with a client that trusts its certificate{own}", self.address);
                     io::Error::new(error.kind(), text)
                 })
             }

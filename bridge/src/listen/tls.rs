@@ -17,7 +17,7 @@ use shm_transport::socket::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::TLS13;
@@ -153,8 +153,12 @@ impl TlsServer {
         client_ca: Option<&Path>,
     ) -> Result<Self, TlsError> {
         let certificates = certificates("certificate", certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|error| unreadable("key", key_file, &error))?;
+        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| match error {
+            pem::Error::NoItemsFound => {
+                unreadable("key", key_file, &"no section BEGIN PRIVATE KEY in it")
+            }
+            error => unreadable("key", key_file, &error),
+        })?;
         let authorities = client_ca.map(|path| self::certificates("client_ca", path));
         let authorities = authorities.transpose()?;
         let not_after = certificates.first().and_then(|it| NotAfter::of(it));

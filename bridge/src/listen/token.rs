@@ -18,17 +18,13 @@ pub struct Token(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Too short to be safe, or too long for the handshake.
-    #[error(
-        "token has an illegal length: length={length}, legal={TOKEN_MIN}..={TOKEN_MAX} bytes; make one with: openssl rand -base64 32"
-    )]
+    #[error("token has an illegal length: length={length}, legal={TOKEN_MIN}..={TOKEN_MAX} bytes")]
     Length {
         /// Its length in bytes, surrounding white space taken off.
         length: usize,
     },
     /// White space or control characters inside.
-    #[error(
-        "token holds white space, control characters or letters beyond ASCII: offset={offset}; make one with: openssl rand -base64 32"
-    )]
+    #[error("token holds white space, control characters or letters beyond ASCII: offset={offset}")]
     Character {
         /// Where the first of them is, in bytes.
         offset: usize,
@@ -39,6 +35,22 @@ pub enum TokenError {
     /// The variable is not set, or no text.
     #[error("token variable is not set: name={0}")]
     Environment(String),
+}
+
+impl TokenError {
+    /// What to change.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Length { .. } | Self::Character { .. } => {
+                "make one with: openssl rand -base64 32"
+            }
+            Self::File(_) => {
+                "it is relative to the directory of the configuration file, and text in UTF-8"
+            }
+            Self::Environment(_) => "set it where the bridge runs, to text in UTF-8",
+        }
+    }
 }
 
 impl Token {
@@ -121,11 +133,9 @@ mod tests {
             "tooshortsecret",
             "secret-sécret-secret",
         ] {
-            let error = Token::new(bad).expect_err(bad).to_string();
-            assert!(
-                !error.contains("secret") && error.contains("openssl rand"),
-                "{error}"
-            );
+            let error = Token::new(bad).expect_err(bad);
+            assert!(error.hint().contains("openssl rand"), "{error:?}");
+            assert!(!error.to_string().contains("secret"), "{error}");
         }
     }
 

@@ -89,16 +89,20 @@ impl ControlClient {
     ///
     /// # Errors
     ///
-    /// [`AskError::NoBridge`].
+    /// [`AskError::NoBridge`], and [`AskError::Io`] for the socket of another user.
     pub fn connect(path: &Path) -> Result<Self, AskError> {
         let stream = UnixStream::connect(path).and_then(|stream| {
             stream.set_read_timeout(Some(ANSWER_MAX))?;
             stream.set_write_timeout(Some(ANSWER_MAX))?;
             Ok(stream)
         });
-        let stream = stream.map_err(|source| AskError::NoBridge {
-            path: path.to_owned(),
-            source,
+        let stream = stream.map_err(|source| {
+            let path = path.to_owned();
+            match source.kind() {
+                // Somebody else's socket, whether a bridge listens there or not.
+                io::ErrorKind::PermissionDenied => AskError::Io { path, source },
+                _ => AskError::NoBridge { path, source },
+            }
         })?;
         Ok(Self {
             path: path.to_owned(),
