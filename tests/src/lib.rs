@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod dynamic;
+pub mod pages;
 mod process;
 pub mod reload;
 pub mod tls;
@@ -12,7 +13,9 @@ pub mod tls;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use process::{BridgeProcess, Finished, bridge_binary, has_ended, run_python};
+pub use process::{
+    BridgeProcess, Finished, bridge_binary, contracts_binary, has_ended, run_python,
+};
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;

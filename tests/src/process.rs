@@ -12,15 +12,31 @@ use shm_transport::disable::VARIABLE;
 
 use crate::{Place, WATCHDOG, python, repository, wait_for, wait_until};
 
-/// The program of the bridge, built with the profile of the running tests. Cargo does not build the programs of other
-/// packages for a test, and one that is there may be old; asking costs little if it is not.
+/// The program of the bridge, built with the profile of the running tests.
 ///
 /// # Panics
 ///
 /// If it cannot be built.
-pub fn bridge_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+#[must_use]
+pub fn bridge_binary() -> PathBuf {
+    programs().join("mycelium-bridge")
+}
+
+/// The program that generates code from contracts, likewise.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn contracts_binary() -> PathBuf {
+    programs().join("mycelium-contracts")
+}
+
+/// Where the programs are. Cargo does not build those of other packages for a test, and one that is there may be old;
+/// asking costs little if it is not.
+fn programs() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
         let this = std::env::current_exe().expect("the path of this test");
         // <target>/<profile>/deps/<test>
         let profile = this
@@ -35,7 +51,8 @@ pub fn bridge_binary() -> &'static Path {
         build.current_dir(repository()).args(["build", "--quiet"]);
         // A test besides the program, and no package named: so the dependencies have the features that `cargo test` has
         // built them with.
-        build.args(["--bin", "mycelium-bridge", "--test", "demo"]);
+        build.args(["--bin", "mycelium-bridge", "--bin", "mycelium-contracts"]);
+        build.args(["--test", "demo"]);
         build.arg("--target-dir").arg(target).env_remove(VARIABLE);
         // What cargo tells a running test about itself would make build scripts run again.
         for (name, _) in std::env::vars_os() {
@@ -51,8 +68,11 @@ pub fn bridge_binary() -> &'static Path {
             build.arg("--release");
         }
         let status = build.status().expect("run cargo");
-        assert!(status.success(), "the bridge could not be built: {status}");
-        profile.join("mycelium-bridge")
+        assert!(
+            status.success(),
+            "the programs could not be built: {status}"
+        );
+        profile.to_owned()
     })
 }
 
@@ -72,6 +92,20 @@ impl BridgeProcess {
     /// If it cannot be started.
     #[must_use]
     pub fn start(place: &Place, disable: Option<&str>) -> Self {
+        let disable = disable.map(|word| (VARIABLE, word));
+        Self::start_with(place, disable)
+    }
+
+    /// As [`BridgeProcess::start`], with these variables in its environment.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_with<'a>(
+        place: &Place,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let log = place.path().join("bridge.log");
         let output = std::fs::File::create(&log).expect("create the log");
         let mut command = Command::new(bridge_binary());
@@ -83,9 +117,7 @@ impl BridgeProcess {
         command
             .stdout(output.try_clone().expect("share the log"))
             .stderr(output);
-        if let Some(disable) = disable {
-            command.env(VARIABLE, disable);
-        }
+        command.envs(variables);
         let child = command.spawn().expect("start the bridge");
         Self { child, log }
     }

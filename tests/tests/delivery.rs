@@ -6,7 +6,9 @@ use mycelium_bridge::local::LocalChannel;
 use mycelium_bridge::router::LinkCounters;
 use mycelium_messages::Message;
 use mycelium_messages::bandit::{Quote, Signal};
-use mycelium_tests::{Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until};
+use mycelium_tests::{
+    Place, WATCHDOG, expect, publish, quote, repository, subscribe, wait_for, wait_until,
+};
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::Pid;
 use shm_transport::channel::{Channel, ConnectOptions};
@@ -202,17 +204,29 @@ fn block_holds_up_its_own_publishers_and_nobody_else() {
     assert_eq!(result(&place), (sent, 0, sent, true));
 }
 
+/// The policy is that of `[delivery]`, or of the contracts.
+fn drop_oldest(place: Place, is_in_contracts: bool) -> Place {
+    if !is_in_contracts {
+        return place.table("[delivery]\nQuote = \"drop_oldest\"");
+    }
+    let contracts = repository().join("contracts/bandit.yaml");
+    let text = std::fs::read_to_string(contracts).expect("the contracts");
+    let quote_first = text.replacen("delivery: block", "delivery: drop_oldest", 1);
+    assert_ne!(quote_first, text);
+    let file = place.path().join("bandit.yaml");
+    std::fs::write(&file, quote_first).expect("write the contracts");
+    place.contracts_file(&file)
+}
+
 /// A client in another process than the bridge, and an actor in its own: each reads nothing for a while.
 #[test]
 fn rust_subscribers_are_told_what_they_miss() {
-    for transport in ["auto", "socket"] {
+    for (transport, is_in_contracts) in [("auto", false), ("socket", true)] {
         let settings = format!(
             "ring_capacity = \"4KiB\"\nstage_capacity = \"8KiB\"\ntransport = {transport:?}"
         );
-        let place = Place::new()
-            .listening()
-            .bridge(&settings)
-            .table("[delivery]\nQuote = \"drop_oldest\"");
+        let place = Place::new().listening().bridge(&settings);
+        let place = drop_oldest(place, is_in_contracts);
         let bridge = place.start();
         let mut actor = bridge.attach("actor").expect("attach");
         let mut idle = bridge.attach("idle").expect("attach");

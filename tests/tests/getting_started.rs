@@ -5,43 +5,13 @@ use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use mycelium_tests::bridge_binary;
-use mycelium_tests::repository;
+use mycelium_tests::pages::{Block, blocks};
+use mycelium_tests::{bridge_binary, repository};
 use shm_transport::disable::VARIABLE;
 
 const PAGE: &str = "docs/python/getting-started.md";
 /// Seconds after which a step that hangs is given up.
 const WATCHDOG_S: u32 = 300;
-
-/// One fenced block of the page.
-#[derive(Debug)]
-struct Block<'page> {
-    language: &'page str,
-    text: &'page str,
-    /// The comment on the line before, for this test.
-    mark: &'page str,
-    /// The last name in backquotes of the paragraph before.
-    name: &'page str,
-}
-
-fn blocks(page: &str) -> Vec<Block<'_>> {
-    let mut found = Vec::new();
-    let mut parts = page.split("```");
-    while let (Some(before), Some(block)) = (parts.next(), parts.next()) {
-        let (language, text) = block.split_once('\n').expect("a fence ends its line");
-        let paragraph = before.trim_end().rsplit("\n\n").next().unwrap_or_default();
-        let mark = paragraph
-            .strip_prefix("<!-- ")
-            .and_then(|rest| rest.strip_suffix(" -->"));
-        found.push(Block {
-            language,
-            text,
-            mark: mark.unwrap_or_default(),
-            name: paragraph.rsplit('`').nth(1).unwrap_or_default(),
-        });
-    }
-    found
-}
 
 /// The page as a script: files are written, commands run, and their output is compared with what the page shows.
 fn script(page: &str) -> String {
@@ -95,7 +65,8 @@ fn the_getting_started_page_works_word_for_word() {
         symlink(repository().join(part), place.path().join(part)).expect("a link");
     }
     std::fs::write(place.path().join("page.sh"), script).expect("the script");
-    let bin = bridge_binary().parent().expect("a directory");
+    let bin = bridge_binary();
+    let bin = bin.parent().expect("a directory");
     let path = std::env::var("PATH").expect("a path");
     let output = Command::new("timeout")
         .args([

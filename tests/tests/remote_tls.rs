@@ -10,8 +10,8 @@ use mycelium_bridge::config::Config;
 use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
 use mycelium_tests::tls::Certificates;
 use mycelium_tests::{
-    BridgeProcess, Place, TOKEN, WATCHDOG, expect, publish, python, quote, repository, run_python,
-    subscribe, wait_until,
+    BridgeProcess, Place, TOKEN, WATCHDOG, contracts_binary, expect, publish, python, quote,
+    repository, run_python, subscribe, wait_until,
 };
 use shm_transport::channel::{Channel, ConnectOptions, Transport};
 use shm_transport::error::HandshakeError;
@@ -353,15 +353,15 @@ fn a_bridge_that_is_killed_is_a_lost_peer() {
     assert!(error.to_string().contains("hung up"), "{error}");
 }
 
-/// The only block of `docs/operations.md` that opens like this.
+/// The blocks of `docs/operations.md` that open like this, one after the other.
 fn documented(language: &str) -> String {
     let text = std::fs::read_to_string(repository().join("docs/operations.md")).expect("docs");
-    let blocks: Vec<_> = text.split(&format!("```{language}\n")).skip(1).collect();
-    let [block] = &blocks[..] else {
-        panic!("{} blocks of {language}", blocks.len());
-    };
-    let (block, _) = block.split_once("```").expect("it is closed");
-    block.to_owned()
+    let opening = format!("```{language}\n");
+    let blocks = text.split(&opening).skip(1);
+    let blocks = blocks.map(|block| block.split_once("```").expect("it is closed").0);
+    let found: String = blocks.collect();
+    assert!(!found.is_empty(), "no block of {language}");
+    found
 }
 
 /// Replaces what cannot be the same in a test, which has to be there.
@@ -370,29 +370,69 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-#[test]
-fn the_documented_steps_lead_to_a_link_over_tls() {
-    let place = Place::new();
+/// Runs documented commands in the place, with the programs of the project on the path.
+fn follow(place: &Place, commands: &str) {
+    let bin = contracts_binary();
+    let bin = bin.parent().expect("a directory").display();
+    let path = std::env::var("PATH").expect("a path");
     let made = Command::new("sh")
-        .args(["-e", "-c", &documented("sh tls")])
+        .args(["-e", "-c", commands])
         .current_dir(place.path())
+        .env("PATH", format!("{bin}:{path}"))
         .output()
         .expect("start a shell");
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{said}");
-    let contracts = repository().join("contracts/bandit.yaml");
-    std::fs::copy(contracts, place.path().join("bandit.yaml")).expect("copy the contracts");
-    let toml = replaced(&documented("toml tls"), "0.0.0.0:7443", "127.0.0.1:0");
-    let file = place.path().join("documented.toml");
-    std::fs::write(&file, toml).expect("write the configuration");
+}
+
+/// A bridge with the configuration in the place, on a port that is free.
+fn start(place: &Place) -> Bridge {
+    let file = place.path().join("bridge.toml");
     let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
-    let bridge = Bridge::start(&config).unwrap_or_else(|error| panic!("{error}"));
-    let python = documented("python tls");
-    let python = replaced(&python, "tls:bridge.example.org:7443", &address(&bridge));
+    Bridge::start(&config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The TLS endpoint, as the documented client is told of it.
+fn encrypted(bridge: &Bridge) -> String {
+    let address = bridge.addresses().iter().map(ToString::to_string);
+    let mut found = address.filter(|address| address.starts_with("tls:"));
+    found.next().expect("an endpoint with TLS")
+}
+
+#[test]
+fn the_documented_steps_lead_from_an_empty_directory_to_a_link_over_tls() {
+    let place = Place::new();
+    follow(&place, &documented("sh tls"));
+    let file = place.path().join("bridge.toml");
+    let made = std::fs::read_to_string(&file).expect("init has made it");
+    let endpoint = documented("toml tls");
+    for line in endpoint.lines() {
+        assert!(made.contains(&format!("#{line}\n")), "no comment: {line}");
+    }
+    let endpoint = replaced(&endpoint, "0.0.0.0:7443", "127.0.0.1:0");
+    std::fs::write(&file, format!("{made}\n{endpoint}")).expect("write");
+    let bridge = start(&place);
     let directory = place.path().to_str().expect("text");
-    let script = format!(
-        "import os, sys\nos.chdir(sys.argv[1])\n{python}    assert channel.fallback_code == 'REMOTE'\nprint('done')\n"
-    );
-    run_python(&script, &[directory]).assert_done();
+    let run = |bridge: &Bridge, client: &str| {
+        let client = replaced(client, "tls:bridge.example.org:7443", &encrypted(bridge));
+        let script = format!(
+            "import os, sys\nos.chdir(sys.argv[1])\n{client}    assert channel.fallback_code == 'REMOTE'\nprint('done')\n"
+        );
+        run_python(&script, &[directory])
+    };
+    run(&bridge, &documented("python tls")).assert_done();
+    assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 0);
+
+    // The same endpoint, asking for certificates.
+    follow(&place, &documented("sh tls-client"));
+    let asking = format!("{made}\n{endpoint}client_ca = \"ca.pem\"\n");
+    std::fs::write(&file, asking).expect("write");
+    let bridge = start(&place);
+    run(&bridge, &documented("python tls-client")).assert_done();
+    let without = run(&bridge, &documented("python tls"));
+    assert!(!without.status.success(), "{}", without.output);
+    let expected = "mycelium.exceptions.PeerLost: bridge refused the connection: ";
+    assert!(without.output.contains(expected), "{}", without.output);
+    assert!(without.output.contains("ssl_context"), "{}", without.output);
     assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 0);
 }
