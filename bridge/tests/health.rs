@@ -5,6 +5,8 @@ mod common;
 use common::metrics::{http, samples};
 use common::running::{Running, exchange, program, run};
 use common::{Site, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const WORKER: &str =
     "[[worker]]\nname = 'sleeper'\ncommand = ['sh', '-c', 'sleep 1000']\nrestart = 'never'\n";
@@ -125,4 +127,18 @@ fn the_keys_of_the_json_form_are_added_and_never_renamed() {
         paths, expected,
         "a new key: look at its name, and set UPDATE_GOLDEN=1"
     );
+}
+
+#[test]
+fn a_bridge_that_stands_still_is_said_so_in_bounded_time() {
+    let site = Site::new("control = 'look'", WORKER);
+    let bridge = Running::start(&site, "look");
+    let pid = Pid::from_raw(bridge.child.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).expect("the bridge is there");
+    let (code, out, errors) = run(program(&["status", "--config"]).arg(site.config()));
+    kill(pid, Signal::SIGCONT).expect("the bridge is there");
+    assert_eq!((code, &*out), (Some(1), ""));
+    let expected = ": none within 5 s; its control plane stands still\n";
+    assert!(errors.contains(expected), "{errors}");
+    assert_eq!(bridge.status().workers.len(), 1);
 }

@@ -124,7 +124,7 @@ impl ControlClient {
     pub fn status(&mut self) -> Result<Status, AskError> {
         let io = |source| AskError::Io {
             path: self.path.clone(),
-            source,
+            source: clear(source),
         };
         let request = self.stream.get_mut().write_all(b"{\"get\":\"status\"}\n");
         request.map_err(io)?;
@@ -161,7 +161,7 @@ impl ControlClient {
         let path = self.path;
         let io = |source| AskError::Io {
             path: path.clone(),
-            source,
+            source: clear(source),
         };
         let form = if json { "json" } else { "text" };
         let request = serde_json::json!({ "tap": message, "form": form });
@@ -193,4 +193,16 @@ impl ControlClient {
             }
         }
     }
+}
+
+/// A time limit that is over reads like a mistake of this program where the system says it.
+fn clear(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        return error;
+    }
+    let seconds = ANSWER_MAX.as_secs();
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("none within {seconds} s; its control plane stands still"),
+    )
 }
