@@ -107,6 +107,8 @@ pub struct ListenConfig {
     pub handshake_timeout: Duration,
     /// Handshakes that may be under way at once; further clients are refused.
     pub max_pending_handshakes: usize,
+    /// Whether its clients may have the policy `block`, with which they hold up publishers.
+    pub allow_block: bool,
 }
 
 /// Where the rings of a link lie, and what their pages get in the bridge.

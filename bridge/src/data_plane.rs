@@ -16,7 +16,7 @@ use shm_transport::layout::FENCED_PARK_MS;
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::router::{LinkCounters, LinkGap, LinkView, Rounds, Router, RouterEvent};
+use crate::router::{Granted, LinkCounters, LinkGap, LinkView, Rounds, Router, RouterEvent};
 use crate::routes::{LinkId, Topic};
 use handle::Command;
 
@@ -284,14 +284,26 @@ impl DataPlane {
                 link,
                 topic_id,
                 delivery,
-                done,
             } => {
                 let router = &mut self.router;
-                let known = router.slot_of(link).is_some_and(|slot| match delivery {
-                    None => router.subscribe(slot, topic_id),
-                    Some(_) => router.subscribe_as(slot, topic_id, delivery, None),
+                if let Some(slot) = router.slot_of(link) {
+                    match delivery {
+                        None => router.subscribe(slot, topic_id),
+                        Some(_) => router.subscribe_as(slot, topic_id, delivery, None),
+                    };
+                }
+            }
+            Command::Ask {
+                link,
+                topic_id,
+                wish,
+                done,
+            } => {
+                let slot = self.router.slot_of(link);
+                let granted = slot.map_or(Granted::UnknownTopic, |slot| {
+                    self.router.ask(slot, topic_id, wish)
                 });
-                answer(done, known);
+                answer(done, granted);
             }
             Command::Unsubscribe {
                 link,
@@ -301,7 +313,7 @@ impl DataPlane {
                 let slot = self.router.slot_of(link);
                 answer(
                     done,
-                    slot.is_some_and(|slot| self.router.unsubscribe(slot, topic_id)),
+                    slot.is_some_and(|slot| self.router.take_back(slot, topic_id)),
                 );
             }
             Command::SetTerms {

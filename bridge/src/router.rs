@@ -13,6 +13,7 @@
 mod backlog;
 mod event;
 mod gaps;
+mod leftovers;
 mod outlets;
 mod parking;
 mod residence;
@@ -20,6 +21,7 @@ mod screen;
 mod stage;
 mod terms;
 mod view;
+mod wish;
 mod writer;
 
 use std::time::Instant;
@@ -45,6 +47,7 @@ pub use gaps::LinkGap;
 pub(crate) use residence::{BOUNDS_US, Residence};
 pub(crate) use screen::Refused;
 pub(crate) use view::{LinkView, RingLevel, Rounds, TopicView};
+pub(crate) use wish::{Granted, Wish};
 
 /// Frames that one link may bring per turn, so that a busy link does not keep the others waiting.
 const FRAMES_PER_TURN: usize = 64;
@@ -73,6 +76,13 @@ pub(crate) struct DeliveryTerms {
     pub(crate) subscriptions: Vec<Subscription>,
 }
 
+impl DeliveryTerms {
+    fn of(&self, topic_id: u16) -> Option<&Subscription> {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.find(|it| it.topic_id == topic_id)
+    }
+}
+
 /// How a link wants the frames of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subscription {
@@ -97,6 +107,8 @@ struct Link {
     screen: Screen,
     /// Subscriptions that rest because the layout of the peer of the moment differs.
     resting: Vec<u16>,
+    /// Policies that its peers have asked for.
+    asked: Vec<(u16, Delivery)>,
     broken: bool,
     fencing: Fencing,
 }
@@ -148,6 +160,7 @@ impl Router {
             rejected_topics: Vec::new(),
             screen: Screen::default(),
             resting: Vec::new(),
+            asked: Vec::new(),
             broken: false,
             fencing,
         });

@@ -22,6 +22,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ChannelError": ("sent",),
     "ChannelFull": ("needed", "free"),
     "ContractMismatch": ("topic_id", "expected", "actual", "differences"),
+    "DeliveryRefused": ("topic_id", "code", "name"),
     "FrameTooLarge": ("payload_len", "max_payload"),
     "HandshakeRefused": ("code", "name"),
     "LinkFailed": ("code", "name"),

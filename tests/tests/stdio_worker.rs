@@ -1,8 +1,11 @@
 //! Workers whose connection is their standard input and output: the program of the documentation, and the SDK.
 
+use mycelium_messages::Message;
 use mycelium_messages::bandit::{Quote, Side, Signal};
+use mycelium_messages::control::{Delivery, Subscribe};
 use mycelium_tests::{Place, expect, publish, python, quote, repository, subscribe, wait_until};
 use shm_transport::channel::Transport;
+use shm_transport::frame::FrameHeader;
 
 /// The only block of `docs/any-language.md` that opens like this.
 fn documented(language: &str) -> String {
@@ -108,4 +111,34 @@ fn a_program_that_prints_text_in_the_place_of_frames_is_told_and_given_up() {
     let mut actor = bridge.attach("actor").expect("attach");
     publish::<Quote>(&mut actor, &quote(1));
     assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 1);
+}
+
+#[test]
+fn the_documented_bytes_of_a_subscription_are_those_that_are_sent() {
+    let request = Subscribe {
+        topic_id: Quote::TOPIC_ID,
+        layout_digest: Quote::LAYOUT_DIGEST,
+        delivery: Delivery::DROP_OLDEST,
+        ..Subscribe::default()
+    };
+    let header = FrameHeader::new(Subscribe::TOPIC_ID, request.as_bytes().len() as u32);
+    let mut frame = header.to_word().to_le_bytes().to_vec();
+    frame.extend_from_slice(request.as_bytes());
+    frame.resize(header.record_len(), 0);
+    let text = documented("text subscribe");
+    let mut lines = text.lines().map(|line| {
+        let bytes = line.split_whitespace().map_while(|word| {
+            let is_byte = word.len() == 2 && word.chars().all(|it| it.is_ascii_hexdigit());
+            is_byte.then(|| u8::from_str_radix(word, 16).expect("hexadecimal"))
+        });
+        bytes.collect::<Vec<_>>()
+    });
+    let mut next = || lines.next().expect("three lines");
+    let (first, second, third) = (next(), next(), next());
+    assert_eq!(first, frame[..8]);
+    assert!(
+        second.len() > 2 && frame[8..].starts_with(&second),
+        "{second:02X?}"
+    );
+    assert_eq!(third, frame[42..]);
 }

@@ -39,6 +39,7 @@ pub(super) struct Endpoint {
     allow_plaintext: bool,
     handshake_timeout_ms: Option<u64>,
     max_pending_handshakes: Option<u64>,
+    allow_block: bool,
 }
 
 /// What `[bridge]` says of its own endpoint and as a default for the others.
@@ -117,6 +118,7 @@ fn endpoint(
                 problems,
             )
             .map(|at| at.value),
+        allow_block: section.boolean("allow_block", problems).unwrap_or(true),
     };
     section.finish(problems);
     endpoint
@@ -154,6 +156,7 @@ pub(super) fn check(
             tls: None,
             handshake_timeout: LOCAL_TIMEOUT_DEFAULT,
             max_pending_handshakes: pending,
+            allow_block: true,
         });
     }
     for item in written {
@@ -187,6 +190,7 @@ pub(super) fn check(
                 None => REMOTE_TIMEOUT_DEFAULT,
             },
             max_pending_handshakes: count(item.max_pending_handshakes).unwrap_or(pending),
+            allow_block: item.allow_block,
         });
         check_threads(&endpoints, &item.span, &item.label, problems);
     }

@@ -422,7 +422,7 @@ fn endpoints_are_read_with_their_tokens_and_the_defaults_of_the_bridge() {
         &with_bridge(
             "listen = 'a.sock'\nmax_pending_handshakes = 3\n\
              [[listen]]\naddress = 'tcp:127.0.0.1:7001'\ntoken_file = 'token'\nhandshake_timeout_ms = 500\n\
-             [[listen]]\naddress = 'unix:b.sock'\nmax_pending_handshakes = 7\n\
+             [[listen]]\naddress = 'unix:b.sock'\nmax_pending_handshakes = 7\nallow_block = false\n\
              [[listen]]\naddress = 'tcp:[::]:0'\ntoken_file = 'token'\nallow_plaintext = true\n",
         ),
     )
@@ -454,6 +454,8 @@ fn endpoints_are_read_with_their_tokens_and_the_defaults_of_the_bridge() {
             ("tcp:[::]:0".to_owned(), true, 10.0, 3),
         ]
     );
+    let may_block: Vec<_> = config.listen.iter().map(|it| it.allow_block).collect();
+    assert_eq!(may_block, [true, true, false, true]);
     assert!(
         !format!("{config:?}").contains(TOKEN),
         "a token is never shown"

@@ -12,7 +12,7 @@ use shm_transport::wakeup::{Doorbell, WaitStrategy};
 use tokio::sync::oneshot;
 
 use super::{PlaneView, Snapshot};
-use crate::router::{DeliveryTerms, LinkCounters, Progress, Refused};
+use crate::router::{DeliveryTerms, Granted, LinkCounters, Progress, Refused, Wish};
 use crate::routes::LinkId;
 
 /// What the control plane asks of the data plane. Those with `done` are answered once they have taken effect; an answer
@@ -29,7 +29,12 @@ pub(super) enum Command {
         topic_id: u16,
         /// What happens to a frame without room; `None` leaves it to the terms of the link.
         delivery: Option<Delivery>,
-        done: oneshot::Sender<bool>,
+    },
+    Ask {
+        link: LinkId,
+        topic_id: u16,
+        wish: Wish,
+        done: oneshot::Sender<Granted>,
     },
     Unsubscribe {
         link: LinkId,
@@ -166,30 +171,33 @@ impl DataPlaneHandle {
         self.add(link, ends, terms, subscribe)
     }
 
-    /// Subscribes a link; says whether the topic exists.
-    pub(crate) async fn subscribe(&self, link: LinkId, topic_id: u16) -> Result<bool, Stopped> {
-        self.ask(|done| Command::Subscribe {
+    /// Subscribes a link as its peer wants it, unless there is a reason against it.
+    pub(crate) async fn subscribe(
+        &self,
+        link: LinkId,
+        topic_id: u16,
+        wish: Wish,
+    ) -> Result<Granted, Stopped> {
+        self.ask(|done| Command::Ask {
             link,
             topic_id,
-            delivery: None,
+            wish,
             done,
         })
         .await
     }
 
-    /// As `subscribe`, without waiting for the effect, and with a policy of its own if one is given.
+    /// Subscribes a link of this process, with a policy of its own if one is given. Does not wait for the effect.
     pub(crate) fn subscribe_soon(
         &self,
         link: LinkId,
         topic_id: u16,
         delivery: Option<Delivery>,
     ) -> Result<(), Stopped> {
-        let (done, _answer) = oneshot::channel();
         self.send(Command::Subscribe {
             link,
             topic_id,
             delivery,
-            done,
         })
     }
 

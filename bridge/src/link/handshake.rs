@@ -46,6 +46,8 @@ pub(crate) struct Greeted {
     pub(crate) stream: FrameStream,
     pub(crate) hello: Hello,
     pub(crate) fencing: Fencing,
+    /// Whether it may hold up publishers because it asks for it.
+    pub(crate) may_block: bool,
     /// Longest time from the Welcome to the Attached.
     timeout: Duration,
 }
@@ -114,6 +116,7 @@ pub(crate) fn greet(
         stream,
         hello,
         fencing,
+        may_block: endpoint.is_none_or(|it| it.config.allow_block),
         timeout,
     })
 }
@@ -133,6 +136,7 @@ pub(crate) fn attach(
         hello,
         fencing,
         timeout,
+        ..
     } = greeted;
     let (bridge_doorbell, peer_doorbell) = memory.doorbells();
     let transport = match (known_fallback(&stream, &hello), memory.segment()) {

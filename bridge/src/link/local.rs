@@ -9,7 +9,7 @@ use shm_transport::error::{ChannelError, ContractMismatch};
 
 use super::contracts::Verdict;
 use super::registry::Registry;
-use super::session::{differing_digests, unknown_topic};
+use super::topics::{differing_digests, unknown_topic};
 use crate::routes::LinkId;
 
 impl Registry {

@@ -4,6 +4,7 @@
 //! peer's stay begins with a handshake and is then a session, with a pump if its frames travel over the socket.
 
 mod contracts;
+mod end;
 mod handshake;
 mod layer;
 mod local;
@@ -14,6 +15,7 @@ mod registry;
 mod reports;
 mod serve;
 mod session;
+mod topics;
 mod uplink;
 mod wire;
 mod worker_link;

@@ -3,7 +3,8 @@
 use mycelium_messages::control::{LinkErrorCode, TopicReplyCode};
 
 use super::registry::Shared;
-use super::session::{Notice, mismatch};
+use super::session::Notice;
+use super::topics::mismatch;
 use crate::router::{Rejection, RouterEvent};
 
 pub(super) fn on_router_event(shared: &Shared, event: RouterEvent) {

@@ -15,11 +15,13 @@ use shm_transport::socket::FrameStream;
 use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::end::SessionEnd;
 use super::handshake::{Greeted, LinkTerms, attach, greet, refused};
 use super::layer::{create_memory, refuse_before_hello, transport_request};
 use super::memory::{LinkMemory, LinkSetupError};
 use super::registry::{NameTaken, Shared};
-use super::session::{Notice, Session, SessionEnd, Surroundings};
+use super::session::{Notice, Session, Surroundings};
+use super::topics::Topics;
 use super::wire::Wire;
 use crate::data_plane::Stopped;
 use crate::listen::{Client, ClientStream, Endpoint, Peer};
@@ -102,6 +104,7 @@ async fn serve_greeted(
     let epoch = terms.epoch;
     let fencing = greeted.fencing;
     let takes_gaps = takes_gaps(&greeted.hello);
+    let may_block = greeted.may_block;
     shared.plane.set_fencing(link, fencing).await?;
     if let Ok(segment) = memory.segment() {
         segment.set_epoch(terms.epoch);
@@ -118,15 +121,18 @@ async fn serve_greeted(
     };
     let wire = open_wire(shared, link, stream, &agreed, &memory).await?;
     let surroundings = Surroundings {
-        link,
-        plane: shared.plane.clone(),
-        contracts: Arc::clone(&shared.contracts),
-        verdict,
+        topics: Topics {
+            link,
+            plane: shared.plane.clone(),
+            contracts: Arc::clone(&shared.contracts),
+            verdict,
+            may_block,
+            worker: shared.control().zip(shared.worker_of(link)),
+        },
         notices,
         socket_calls: shared.socket_calls(link),
         missed: shared.missed(link),
         takes_gaps,
-        worker: shared.control().zip(shared.worker_of(link)),
     };
     let session = Session::new(surroundings, wire)?;
     // A predecessor may have died between a commit and the wakeup that it owed to the router.

@@ -7,30 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mycelium_contracts::Contracts;
 use mycelium_messages::control::{
-    Ack, Advertise, Goodbye, LinkError, LinkErrorCode, Shutdown, Subscribe, TopicReply,
-    TopicReplyCode, Unsubscribe,
+    Ack, Goodbye, LinkError, LinkErrorCode, Shutdown, TopicReplyCode,
 };
 use mycelium_messages::{InlineString, Message};
-use shm_transport::channel::ContractDifference;
-use shm_transport::error::DecodeError;
 use shm_transport::frame::FrameHeader;
-use shm_transport::pump::{PumpError, Received, Sent};
+use shm_transport::pump::{Received, Sent};
 use shm_transport::ring::Frame;
-use shm_transport::socket::StreamError;
 use shm_transport::wakeup::Doorbell;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::contracts::Verdict;
-use super::handshake::hex;
+use super::end::{Failure, SessionEnd, failed};
 use super::missed::Missed;
+use super::topics::{self, Topics};
 use super::wire::{Wire, WireError};
-use crate::data_plane::{DataPlaneHandle, Stopped};
-use crate::event_loop::ControlHandle;
-use crate::routes::LinkId;
 
 /// Bytes of answers that may wait to be sent.
 const ANSWERS_MAX: usize = 256 * 1024;
@@ -57,19 +49,6 @@ pub(crate) enum Notice {
     },
 }
 
-/// How a session ended.
-#[derive(Debug)]
-pub(crate) enum SessionEnd {
-    /// The peer said goodbye.
-    Goodbye { reason: String },
-    /// The peer hung up without a word: it crashed. Of the frame that it was sending this many bytes are missing.
-    HangUp { missing: usize },
-    /// The peer broke a rule and was told so.
-    Violation { message: String },
-    /// The data plane has stopped or the socket failed.
-    Failed { message: String },
-}
-
 /// What happens to be ready.
 enum Ready {
     Socket,
@@ -79,28 +58,19 @@ enum Ready {
 
 /// What a session needs of the rest of the bridge.
 pub(crate) struct Surroundings {
-    pub(crate) link: LinkId,
-    pub(crate) plane: DataPlaneHandle,
-    pub(crate) contracts: Arc<Contracts>,
-    pub(crate) verdict: Arc<Verdict>,
+    pub(crate) topics: Topics,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     /// Counts the sends and receives of the pump, across the sessions of a link.
     pub(crate) socket_calls: Arc<AtomicU64>,
     pub(crate) missed: Arc<Missed>,
     /// Whether the peer knows the control frame Gap.
     pub(crate) takes_gaps: bool,
-    /// Whom to tell when a topic stands that the peer has asked for, if it is a worker: which, and which of its processes.
-    pub(crate) worker: Option<(ControlHandle, (usize, u64))>,
 }
 
 pub(crate) struct Session {
-    link: LinkId,
-    plane: DataPlaneHandle,
-    contracts: Arc<Contracts>,
-    verdict: Arc<Verdict>,
+    topics: Topics,
     notices: mpsc::UnboundedReceiver<Notice>,
     socket_calls: Arc<AtomicU64>,
-    worker: Option<(ControlHandle, (usize, u64))>,
     /// What of the stream's traffic is in `socket_calls` already.
     counted: u64,
     wire: AsyncFd<Wire>,
@@ -122,15 +92,11 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(surroundings: Surroundings, wire: Wire) -> io::Result<Self> {
         let Surroundings {
-            link,
-            plane,
-            contracts,
-            verdict,
+            topics,
             notices,
             socket_calls,
             missed,
             takes_gaps,
-            worker,
         } = surroundings;
         let pump_doorbell = wire
             .pump()
@@ -138,13 +104,9 @@ impl Session {
             .transpose()?;
         let wire = watch(wire, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
-            link,
-            plane,
-            contracts,
-            verdict,
+            topics,
             notices,
             socket_calls,
-            worker,
             counted: 0,
             wire,
             pump_doorbell,
@@ -341,35 +303,11 @@ impl Session {
 
     async fn on_control(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), Failure> {
         let frame = Frame::new(header.topic_id, payload);
+        if let Some(reply) = self.topics.answer(&frame).await? {
+            self.wire.get_mut().queue_message(&reply);
+            return Ok(());
+        }
         match header.topic_id {
-            Subscribe::TOPIC_ID => {
-                let request: Subscribe = frame.read()?;
-                let mut outcome = self.check_topic(request.topic_id, &request.layout_digest);
-                if outcome.is_ok() && !self.plane.subscribe(self.link, request.topic_id).await? {
-                    outcome = Err(unknown_topic(request.topic_id, &self.contracts));
-                }
-                if outcome.is_ok()
-                    && let Some((control, (worker, incarnation))) = self.worker.take()
-                {
-                    control.worker_subscribed(worker, incarnation);
-                }
-                self.reply(Subscribe::TOPIC_ID, request.topic_id, outcome);
-            }
-            Unsubscribe::TOPIC_ID => {
-                let request: Unsubscribe = frame.read()?;
-                let known = self.plane.unsubscribe(self.link, request.topic_id).await?;
-                let outcome = if known {
-                    Ok(())
-                } else {
-                    Err(unknown_topic(request.topic_id, &self.contracts))
-                };
-                self.reply(Unsubscribe::TOPIC_ID, request.topic_id, outcome);
-            }
-            Advertise::TOPIC_ID => {
-                let request: Advertise = frame.read()?;
-                let outcome = self.check_topic(request.topic_id, &request.layout_digest);
-                self.reply(Advertise::TOPIC_ID, request.topic_id, outcome);
-            }
             Ack::TOPIC_ID if self.wire.get_ref().pump().is_some() => {
                 let ack: Ack = frame.read()?;
                 if let Some(pump) = self.wire.get_mut().pump_mut() {
@@ -390,46 +328,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    fn check_topic(
-        &self,
-        topic_id: u16,
-        layout_digest: &[u8; 32],
-    ) -> Result<(), (TopicReplyCode, String)> {
-        let Some(message) = self.contracts.by_id(topic_id) else {
-            return Err(unknown_topic(topic_id, &self.contracts));
-        };
-        if let Some(difference) = self.verdict.refusal(topic_id) {
-            return Err((TopicReplyCode::LAYOUT_MISMATCH, mismatch(difference)));
-        }
-        let ours = message.layout_digest;
-        if *layout_digest != ours && !self.verdict.accepts(topic_id, layout_digest) {
-            let reason = differing_digests(message, layout_digest);
-            return Err((TopicReplyCode::LAYOUT_MISMATCH, reason));
-        }
-        Ok(())
-    }
-
-    fn reply(
-        &mut self,
-        request: u16,
-        topic_id: u16,
-        outcome: Result<(), (TopicReplyCode, String)>,
-    ) {
-        let (code, reason) =
-            outcome.map_or_else(|refusal| refusal, |()| (TopicReplyCode::OK, String::new()));
-        if code != TopicReplyCode::OK {
-            tracing::warn!(link = %self.link, topic = topic_id, %reason, "request for a topic refused");
-        }
-        let reason = InlineString::truncated(&reason);
-        let reply = TopicReply {
-            request,
-            topic_id,
-            code,
-            reason,
-        };
-        self.wire.get_mut().queue_message(&reply);
     }
 
     /// Answers are sent as far as the socket takes them; a peer that reads none must not make them pile up.
@@ -467,22 +365,14 @@ impl Session {
                 topic_id,
                 code,
                 reason,
-            } => self.reply_dropped(topic_id, code, &reason),
+            } => {
+                let reply = topics::dropped(topic_id, code, &reason);
+                self.wire.get_mut().queue_message(&reply);
+            }
             Notice::Missed => self.owes_gaps = self.takes_gaps,
             Notice::Condemned { code, message } => return Err(Failure::Violation(code, message)),
         }
         Ok(())
-    }
-
-    fn reply_dropped(&mut self, topic_id: u16, code: TopicReplyCode, reason: &str) {
-        let reason = InlineString::truncated(reason);
-        let reply = TopicReply {
-            request: 0,
-            topic_id,
-            code,
-            reason,
-        };
-        self.wire.get_mut().queue_message(&reply);
     }
 
     /// Tells the peer what it did, as far as its socket takes it, and ends the session.
@@ -525,95 +415,5 @@ async fn ring(doorbell: Option<&AsyncFd<Doorbell>>) -> io::Result<()> {
             Ok(())
         }
         None => std::future::pending().await,
-    }
-}
-
-/// What a peer is told of a topic whose layouts differ.
-pub(super) fn mismatch(difference: &ContractDifference) -> String {
-    format!("layouts differ (bridge -> peer): {difference}")
-}
-
-/// What is said of a layout of which nothing but the digest is known.
-pub(super) fn differing_digests(ours: &mycelium_contracts::Message, theirs: &[u8; 32]) -> String {
-    format!(
-        "layout of {} differs: bridge={} peer={}; generate both sides from the same contracts file",
-        ours.name,
-        hex(&ours.layout_digest[..8]),
-        hex(&theirs[..8])
-    )
-}
-
-pub(super) fn unknown_topic(topic_id: u16, contracts: &Contracts) -> (TopicReplyCode, String) {
-    let file = contracts.file().display();
-    let reason = format!("no message with topic_id={topic_id} in the bridge's contracts {file}");
-    (TopicReplyCode::UNKNOWN_TOPIC, reason)
-}
-
-/// Why a session cannot go on.
-enum Failure {
-    End(SessionEnd),
-    Violation(LinkErrorCode, String),
-}
-
-fn failed(error: io::Error) -> Failure {
-    Failure::End(SessionEnd::Failed {
-        message: error.to_string(),
-    })
-}
-
-impl From<StreamError> for Failure {
-    fn from(error: StreamError) -> Self {
-        match error {
-            StreamError::HangUp => Self::End(SessionEnd::HangUp { missing: 0 }),
-            StreamError::TooLarge { .. } => {
-                Self::Violation(LinkErrorCode::FRAME_TOO_LARGE, error.to_string())
-            }
-            StreamError::Io { .. } | StreamError::TimedOut | StreamError::NoDescriptors { .. } => {
-                Self::End(SessionEnd::Failed {
-                    message: error.to_string(),
-                })
-            }
-        }
-    }
-}
-
-impl From<PumpError> for Failure {
-    fn from(error: PumpError) -> Self {
-        let code = match error {
-            PumpError::Io { .. } => {
-                return Self::End(SessionEnd::Failed {
-                    message: error.to_string(),
-                });
-            }
-            PumpError::Corrupt(_) => LinkErrorCode::CORRUPT_RECORD,
-            PumpError::TooLarge { .. } => LinkErrorCode::FRAME_TOO_LARGE,
-            PumpError::Reserved { .. } | PumpError::Acknowledgement { .. } => {
-                LinkErrorCode::PROTOCOL
-            }
-        };
-        Self::Violation(code, error.to_string())
-    }
-}
-
-impl From<WireError> for Failure {
-    fn from(error: WireError) -> Self {
-        match error {
-            WireError::Stream(error) => error.into(),
-            WireError::Pump(error) => error.into(),
-        }
-    }
-}
-
-impl From<DecodeError> for Failure {
-    fn from(error: DecodeError) -> Self {
-        Self::Violation(LinkErrorCode::PROTOCOL, error.to_string())
-    }
-}
-
-impl From<Stopped> for Failure {
-    fn from(stopped: Stopped) -> Self {
-        Self::End(SessionEnd::Failed {
-            message: stopped.to_string(),
-        })
     }
 }

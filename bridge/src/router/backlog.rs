@@ -5,13 +5,22 @@ use std::collections::VecDeque;
 
 use shm_transport::error::{Corrupt, ReserveError};
 use shm_transport::frame::FrameHeader;
-use shm_transport::ring::Producer;
+use shm_transport::ring::{Frame, Producer};
 
 /// A frame on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptFrame {
     pub(crate) header: FrameHeader,
     pub(crate) payload: Vec<u8>,
+}
+
+impl KeptFrame {
+    pub(super) fn of(frame: &Frame<'_>) -> Self {
+        Self {
+            header: frame.header(),
+            payload: frame.to_vec(),
+        }
+    }
 }
 
 /// The frame that a worker had in hand when it died.
@@ -52,12 +61,7 @@ impl Backlog {
     /// Takes everything unacknowledged out of the ring, in front of what an earlier backlog still has.
     pub(super) fn of(producer: &mut Producer, earlier: Option<&mut Self>) -> Result<Self, Corrupt> {
         let mut frames = VecDeque::new();
-        producer.recall(|frame| {
-            frames.push_back(KeptFrame {
-                header: frame.header(),
-                payload: frame.to_vec(),
-            });
-        })?;
+        producer.recall(|frame| frames.push_back(KeptFrame::of(frame)))?;
         if let Some(earlier) = earlier {
             frames.append(&mut earlier.frames);
         }

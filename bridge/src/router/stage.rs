@@ -10,6 +10,7 @@ use shm_transport::error::{CreateError, ReserveError};
 use shm_transport::frame::FrameHeader;
 use shm_transport::ring::{Consumer, Frame, Producer, RingMemory};
 
+use super::backlog::KeptFrame;
 use crate::routes::KeyPart;
 
 /// No slot.
@@ -70,6 +71,24 @@ impl Lane {
         match self {
             Self::Fifo(fifo) => fifo.front().map(|frame| frame.payload_len()),
             Self::Table(table) => (!table.is_empty()).then_some(table.payload_len),
+        }
+    }
+
+    /// Takes the oldest frame out.
+    pub(super) fn take(&mut self) -> Option<KeptFrame> {
+        match self {
+            Self::Fifo(fifo) => {
+                let kept = KeptFrame::of(&fifo.front()?);
+                fifo.pop();
+                Some(kept)
+            }
+            Self::Table(table) => {
+                let at = (!table.is_empty()).then(|| table.at(table.begin))?;
+                let payload = table.values[at * table.payload_len..][..table.payload_len].to_vec();
+                table.pop();
+                let header = FrameHeader::from_word(table.header);
+                Some(KeptFrame { header, payload })
+            }
         }
     }
 

@@ -55,21 +55,23 @@ impl Router {
             };
             let mut subscriber = writer.prepare(slot, topic, delivery);
             subscriber.by_default = true;
-            writer.let_pass(topic_id, &subscriber);
             self.routes.replace(topic_id, subscriber);
             self.outlets.note_staged(slot);
             self.offer_anew(slot);
         }
     }
 
-    /// Subscribes a link as its terms, or else the contract, say; says whether the topic exists.
+    /// Subscribes a link as its terms, or else its peer, or else the contract, say; says whether the topic exists.
     pub(crate) fn subscribe(&mut self, slot: usize, topic_id: u16) -> bool {
         let Some(Some(link)) = self.links.get(slot) else {
             return false;
         };
-        let mut terms = link.terms.subscriptions.iter();
-        let subscription = terms.find(|it| it.topic_id == topic_id).cloned();
-        let (delivery, group) = subscription.map_or((None, None), |it| (it.delivery, it.group));
+        let subscription = link.terms.of(topic_id);
+        let group = subscription.and_then(|it| it.group.clone());
+        let mut asked = link.asked.iter();
+        let delivery = subscription
+            .and_then(|it| it.delivery)
+            .or_else(|| asked.find(|(it, _)| *it == topic_id).map(|it| it.1));
         self.subscribe_as(slot, topic_id, delivery, group.as_deref())
     }
 
@@ -90,7 +92,6 @@ impl Router {
         };
         let mut subscriber = writer.prepare(slot, topic, delivery.unwrap_or(topic.delivery));
         subscriber.by_default = delivery.is_none();
-        writer.let_pass(topic_id, &subscriber);
         let known = match group {
             None => self.routes.subscribe(topic_id, subscriber),
             Some(group) => self

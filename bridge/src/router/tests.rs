@@ -16,6 +16,7 @@ use super::*;
 
 mod changes;
 mod delivery;
+mod wish;
 
 const QUOTE: u16 = 1001;
 const SIGNAL: u16 = 1002;

@@ -2,13 +2,14 @@
 
 use mycelium_contracts::Delivery;
 use mycelium_messages::control::Cause;
-use shm_transport::error::{Corrupt, ReserveError};
+use shm_transport::error::{Corrupt, CreateError, ReserveError};
 use shm_transport::layout::RING_HEAD_LAG_DIVISOR;
 use shm_transport::ring::{Frame, Producer};
 use shm_transport::wakeup::Doorbell;
 
 use super::backlog::{Backlog, Progress};
 use super::gaps::Gaps;
+use super::leftovers::Leftovers;
 use super::residence::Probe;
 use super::stage::{Fifo, Lane, Staged, Table};
 use crate::routes::{LinkId, Subscriber, Topic};
@@ -25,7 +26,7 @@ pub(super) struct Writer {
     pub(super) touched: bool,
     pub(super) armed: bool,
     pub(super) broken: bool,
-    /// Whether nothing may go straight into the ring: it is broken, has a backlog, or a lane goes ahead.
+    /// Whether nothing may go straight into the ring: it is broken, or something goes before.
     shut: bool,
     /// Bytes of each lane of the stage.
     stage_capacity: usize,
@@ -38,9 +39,10 @@ pub(super) struct Writer {
     pub(super) gaps: Gaps,
     pub(super) probe: Probe,
     backlog: Option<Box<Backlog>>,
-    /// Lanes that go ahead of everything that comes, each until so many frames have left it: frames of a subscription that has
-    /// another policy now.
-    ahead: Vec<(usize, u64)>,
+    /// Which lane each topic uses.
+    homes: Vec<(u16, usize)>,
+    /// What waited in the lane that a topic has left, in front of everything that came later.
+    leftovers: Leftovers,
 }
 
 /// How the delivery to one subscriber ended.
@@ -82,68 +84,77 @@ impl Writer {
             gaps: Gaps::new(),
             probe: Probe::default(),
             backlog: None,
-            ahead: Vec::new(),
+            homes: Vec::new(),
+            leftovers: Leftovers::default(),
         }
     }
 
     /// Prepares a subscription: finds or makes the places where its frames wait and are counted. All memory that they need
-    /// is allocated here.
+    /// is allocated here. What waits by the policy that the topic had before goes ahead of everything that comes from now on.
     pub(super) fn prepare(&mut self, slot: usize, topic: &Topic, policy: Delivery) -> Subscriber {
         let gap = self.gaps.index_of(self.id, topic.topic_id);
-        let fixed = topic.payload_len.start() == topic.payload_len.end() && !topic.key.is_empty();
         let owner = match policy {
             Delivery::Block | Delivery::DropNewest => None,
-            Delivery::Conflate if fixed => Some(topic.topic_id),
+            Delivery::Conflate if topic.has_key() => Some(topic.topic_id),
             Delivery::Conflate | Delivery::DropOldest => Some(0),
         };
-        let mut subscriber = Subscriber {
-            slot,
-            policy,
-            lane: 0,
-            gap,
-            by_default: false,
-        };
-        let Some(owner) = owner else {
-            return subscriber;
-        };
-        if let Some(at) = self
-            .lanes
-            .iter()
-            .position(|(topic_id, _)| *topic_id == owner)
-        {
-            subscriber.lane = at;
-            return subscriber;
-        }
-        let lane = if owner == 0 {
-            Fifo::new(self.stage_capacity).map(Lane::Fifo)
-        } else {
-            let table = Table::new(self.stage_capacity, *topic.payload_len.end(), &topic.key);
-            Ok(Lane::Table(Box::new(table)))
-        };
-        match lane {
-            Ok(lane) => {
-                self.lanes.push((owner, lane));
-                subscriber.lane = self.lanes.len() - 1;
-            }
+        let lane = match owner.map(|owner| self.lane_of(owner, topic)).transpose() {
+            Ok(lane) => lane,
             Err(error) => {
                 tracing::error!(link = %self.id, topic = topic.topic_id, %error, "no memory for a stage; frames without room are dropped");
-                subscriber.policy = Delivery::DropNewest;
+                None
             }
+        };
+        self.move_to(topic.topic_id, lane);
+        Subscriber {
+            slot,
+            policy: match lane {
+                None if owner.is_some() => Delivery::DropNewest,
+                _ => policy,
+            },
+            lane: lane.unwrap_or(0),
+            gap,
+            by_default: false,
         }
-        subscriber
     }
 
-    /// Before a subscription to a topic becomes `to`: what waits in other lanes that may hold frames of this topic goes into
-    /// the ring first, so that their order is kept.
-    pub(super) fn let_pass(&mut self, topic_id: u16, to: &Subscriber) {
-        let is_staged = matches!(to.policy, Delivery::Conflate | Delivery::DropOldest);
-        for (at, (owner, lane)) in self.lanes.iter().enumerate() {
-            let is_same = is_staged && to.lane == at;
-            if (*owner == topic_id || *owner == 0) && !is_same && !lane.is_empty() {
-                self.ahead.retain(|(other, _)| *other != at);
-                self.ahead.push((at, lane.gone() + lane.frames()));
-                self.shut = true;
-            }
+    /// Finds or makes a lane.
+    fn lane_of(&mut self, owner: u16, topic: &Topic) -> Result<usize, CreateError> {
+        let mut lanes = self.lanes.iter();
+        if let Some(at) = lanes.position(|(topic_id, _)| *topic_id == owner) {
+            return Ok(at);
+        }
+        let lane = if owner == 0 {
+            Lane::Fifo(Fifo::new(self.stage_capacity)?)
+        } else {
+            let payload_len = *topic.payload_len.end();
+            let table = Table::new(self.stage_capacity, payload_len, &topic.key);
+            Lane::Table(Box::new(table))
+        };
+        self.lanes.push((owner, lane));
+        Ok(self.lanes.len() - 1)
+    }
+
+    /// Has a topic use this lane, or none, from now on. What waits in the lane that it leaves, frames of other topics
+    /// included, is set apart, so that it stays ahead of everything that comes later.
+    fn move_to(&mut self, topic_id: u16, lane: Option<usize>) {
+        let home = self.homes.iter().position(|&(it, _)| it == topic_id);
+        let old = home.map(|at| self.homes[at].1);
+        if old == lane {
+            return;
+        }
+        if let Some(at) = home {
+            self.homes.swap_remove(at);
+        }
+        self.homes.extend(lane.map(|lane| (topic_id, lane)));
+        let Some(old) = old else { return };
+        while let Some(frame) = self.lanes[old].1.take() {
+            self.leftovers.push(frame);
+            self.shut = true;
+        }
+        while let Some(frame) = self.leftovers.evict(self.stage_capacity) {
+            let gap = self.gaps.index_of(self.id, frame.header.topic_id);
+            self.gaps.count(gap, Cause::DROP_OLDEST);
         }
     }
 
@@ -259,17 +270,12 @@ impl Writer {
                 return None;
             }
             self.backlog = None;
-            self.shut = self.broken || !self.ahead.is_empty();
+            self.shut = self.broken || !self.leftovers.is_empty();
         }
-        while let Some(&(at, until)) = self.ahead.first() {
-            let lane = &mut self.lanes[at].1;
-            if lane.gone() < until
-                && let Some(outcome) = lane.forward(&mut self.producer)
-            {
-                return Some(outcome);
-            }
-            self.ahead.remove(0);
-            self.shut = self.broken || !self.ahead.is_empty();
+        if !self.leftovers.is_empty() {
+            let outcome = self.leftovers.forward(&mut self.producer);
+            self.shut = self.broken || !self.leftovers.is_empty();
+            return outcome;
         }
         for _ in 0..self.lanes.len() {
             let at = self.next_lane % self.lanes.len();
@@ -284,7 +290,7 @@ impl Writer {
     /// Whether something waits in front of the ring.
     pub(super) fn has_waiting(&self) -> bool {
         self.backlog.is_some()
-            || !self.ahead.is_empty()
+            || !self.leftovers.is_empty()
             || self.lanes.iter().any(|(_, lane)| !lane.is_empty())
     }
 
@@ -296,9 +302,8 @@ impl Writer {
         if let Some(backlog) = &mut self.backlog {
             return backlog.can_forward(&mut self.producer);
         }
-        if let Some(&(at, _)) = self.ahead.first() {
-            let len = self.lanes[at].1.front_len();
-            return len.is_none_or(|len| !matches!(self.producer.has_room(len), Ok(false)));
+        if let Some(len) = self.leftovers.front_len() {
+            return !matches!(self.producer.has_room(len), Ok(false));
         }
         let mut lengths = self
             .lanes
@@ -321,15 +326,16 @@ impl Writer {
     /// Frames that wait in the stage and in the backlog.
     pub(super) fn waiting(&self) -> u64 {
         let staged: u64 = self.lanes.iter().map(|(_, lane)| lane.frames()).sum();
-        staged + self.backlog.as_ref().map_or(0, |it| it.frames())
+        staged + self.leftovers.frames() + self.backlog.as_ref().map_or(0, |it| it.frames())
     }
 
     /// How many frames have gone through the stage so far, and how many with those that wait now. Without the backlog: that
     /// is what a crash left behind, and nothing that was published just now.
     pub(super) fn passage(&self) -> (u64, u64) {
-        let gone: u64 = self.lanes.iter().map(|(_, lane)| lane.gone()).sum();
+        let left: u64 = self.lanes.iter().map(|(_, lane)| lane.gone()).sum();
         let staged: u64 = self.lanes.iter().map(|(_, lane)| lane.frames()).sum();
-        (gone, gone + staged)
+        // What was set apart has left its lane, but not the stage.
+        (left - self.leftovers.frames(), left + staged)
     }
 
     /// Takes everything that the peer has not acknowledged out of the ring, to be put in again one frame after the other.

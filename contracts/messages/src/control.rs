@@ -11,14 +11,14 @@ use crate::message::{self, Message};
 
 /// Digest of the model that this file is generated from.
 pub const SCHEMA_DIGEST: [u8; 32] =
-    message::digest("24a0bfecdb1ac32195be6abc8b1762c8ac6b003deb18257a748dcdf701270f4e");
+    message::digest("d73adb1cfced8b2cb1e33469e7b1fa72c03e5c655badaa1c2ee22a6be728358b");
 
 /// All messages of the contracts file, for comparing them with those of a peer.
 #[allow(dead_code, reason = "generated for every use")]
 pub const CONTRACTS: message::Contracts = message::Contracts {
     schema_digest: SCHEMA_DIGEST,
     source_digest: message::digest(
-        "c91426e5dd5feaf62be609c2674dcd0202c51766315a8465b6587f538d43e006",
+        "913949a8f41a34aa79b94d9825fc775592b864e07f86db79edd1e89825bf21fc",
     ),
     messages: &[
         message::MessageInfo::of::<Hello>(),
@@ -528,7 +528,92 @@ impl<'de> message::serde::Deserialize<'de> for AttachedTransport {
     }
 }
 
-/// The outcome.
+/// What is to happen to a frame for which the peer has no room. DEFAULT leaves it to the bridge.
+/// Subscribing again changes it.
+///
+/// Any integer can arrive from a peer; those without a name fail validation.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Delivery(pub u8);
+
+#[allow(dead_code, reason = "generated for every use")]
+impl Delivery {
+    /// `DEFAULT`, stored as 0.
+    pub const DEFAULT: Self = Self(0);
+    /// `BLOCK`, stored as 1.
+    pub const BLOCK: Self = Self(1);
+    /// `DROP_NEWEST`, stored as 2.
+    pub const DROP_NEWEST: Self = Self(2);
+    /// `DROP_OLDEST`, stored as 3.
+    pub const DROP_OLDEST: Self = Self(3);
+    /// `CONFLATE`, stored as 4.
+    pub const CONFLATE: Self = Self(4);
+
+    /// Name of the value; `None` if it has none.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self.0 {
+            0 => Some("DEFAULT"),
+            1 => Some("BLOCK"),
+            2 => Some("DROP_NEWEST"),
+            3 => Some("DROP_OLDEST"),
+            4 => Some("CONFLATE"),
+            _ => None,
+        }
+    }
+}
+
+impl message::NamedInt for Delivery {
+    type Int = u8;
+
+    const TYPE: &'static str = "Delivery";
+    const MEMBERS: &'static [(&'static str, Self)] = &[
+        ("DEFAULT", Self::DEFAULT),
+        ("BLOCK", Self::BLOCK),
+        ("DROP_NEWEST", Self::DROP_NEWEST),
+        ("DROP_OLDEST", Self::DROP_OLDEST),
+        ("CONFLATE", Self::CONFLATE),
+    ];
+
+    fn value(self) -> u8 {
+        self.0
+    }
+
+    fn member_name(self) -> Option<&'static str> {
+        self.name()
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        message::NamedInt::show(*self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl message::serde::Serialize for Delivery {
+    fn serialize<S: message::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        message::serial::serialize_named(*self, serializer)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> message::serde::Deserialize<'de> for Delivery {
+    fn deserialize<D: message::serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        message::serial::deserialize_named(input)
+    }
+}
+
+/// The outcome. BAD_DELIVERY: no such policy, or CONFLATE for a message without a key.
+/// BLOCK_NOT_ALLOWED: peers of this endpoint must not hold up publishers.
 ///
 /// Any integer can arrive from a peer; those without a name fail validation.
 #[repr(transparent)]
@@ -549,6 +634,10 @@ impl TopicReplyCode {
     pub const WRONG_SIZE: Self = Self(3);
     /// `WRONG_ENCODING`, stored as 4.
     pub const WRONG_ENCODING: Self = Self(4);
+    /// `BAD_DELIVERY`, stored as 5.
+    pub const BAD_DELIVERY: Self = Self(5);
+    /// `BLOCK_NOT_ALLOWED`, stored as 6.
+    pub const BLOCK_NOT_ALLOWED: Self = Self(6);
 
     /// Name of the value; `None` if it has none.
     #[must_use]
@@ -559,6 +648,8 @@ impl TopicReplyCode {
             2 => Some("LAYOUT_MISMATCH"),
             3 => Some("WRONG_SIZE"),
             4 => Some("WRONG_ENCODING"),
+            5 => Some("BAD_DELIVERY"),
+            6 => Some("BLOCK_NOT_ALLOWED"),
             _ => None,
         }
     }
@@ -574,6 +665,8 @@ impl message::NamedInt for TopicReplyCode {
         ("LAYOUT_MISMATCH", Self::LAYOUT_MISMATCH),
         ("WRONG_SIZE", Self::WRONG_SIZE),
         ("WRONG_ENCODING", Self::WRONG_ENCODING),
+        ("BAD_DELIVERY", Self::BAD_DELIVERY),
+        ("BLOCK_NOT_ALLOWED", Self::BLOCK_NOT_ALLOWED),
     ];
 
     fn value(self) -> u16 {
@@ -1772,13 +1865,19 @@ pub struct Subscribe {
     pub topic_id: u16,
     /// Digest of the message layout that the peer was generated from.
     pub layout_digest: [u8; 32],
+    /// What is to happen to a frame for which the peer has no room. DEFAULT leaves it to the
+    /// bridge. Subscribing again changes it.
+    pub delivery: Delivery,
+    #[doc(hidden)]
+    pub _pad0: [u8; 1],
 }
 
 const _: () = {
-    assert!(size_of::<Subscribe>() == 34);
+    assert!(size_of::<Subscribe>() == 36);
     assert!(align_of::<Subscribe>() == 2);
     assert!(offset_of!(Subscribe, topic_id) == 0);
     assert!(offset_of!(Subscribe, layout_digest) == 2);
+    assert!(offset_of!(Subscribe, delivery) == 34);
 };
 
 /// The values of a [`Subscribe`], for [`Subscribe::new`].
@@ -1788,6 +1887,9 @@ pub struct SubscribeFields {
     pub topic_id: u16,
     /// Digest of the message layout that the peer was generated from.
     pub layout_digest: [u8; 32],
+    /// What is to happen to a frame for which the peer has no room. DEFAULT leaves it to the
+    /// bridge. Subscribing again changes it.
+    pub delivery: Delivery,
 }
 
 #[allow(dead_code, reason = "generated for every use")]
@@ -1801,6 +1903,8 @@ impl Subscribe {
         let built = Self {
             topic_id: fields.topic_id,
             layout_digest: fields.layout_digest,
+            delivery: fields.delivery,
+            _pad0: [0; 1],
         };
         built.validate()?;
         Ok(built)
@@ -1815,6 +1919,7 @@ impl Subscribe {
         Ok(SubscribeFields {
             topic_id: self.topic_id,
             layout_digest: self.layout_digest,
+            delivery: self.delivery,
         })
     }
 }
@@ -1831,6 +1936,7 @@ impl fmt::Debug for Subscribe {
         let mut out = f.debug_struct("Subscribe");
         out.field("topic_id", &self.topic_id);
         out.field("layout_digest", &message::Hex(&self.layout_digest));
+        out.field("delivery", &self.delivery);
         out.finish()
     }
 }
@@ -1846,7 +1952,7 @@ impl Message for Subscribe {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 6;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("76822c0007afe38a2b4b19a964042d1cc5b77de4d20b30564a3206d86532176e");
+        message::digest("8f5e22856d4c8873b9d58aac91f49ed7143282bbcd2901d785ae0ca68557b1c9");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -1854,9 +1960,17 @@ impl Message for Subscribe {
     const FIELDS: &'static [message::FieldInfo] = &[
         message::FieldInfo::new("topic_id", "u16", 0, 2),
         message::FieldInfo::new("layout_digest", "[u8; 32]", 2, 32),
+        message::FieldInfo::new(
+            "delivery",
+            "u8 DEFAULT=0 BLOCK=1 DROP_NEWEST=2 DROP_OLDEST=3 CONFLATE=4",
+            34,
+            1,
+        ),
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
+        let check = message::Check::of::<Self>();
+        check.member("delivery", self.delivery)?;
         Ok(())
     }
 }
@@ -1886,12 +2000,13 @@ impl<'de> message::serde::Deserialize<'de> for Subscribe {
 
 #[cfg(feature = "serde")]
 impl message::serial::Fields for Subscribe {
-    const NAMES: &'static [&'static str] = &["topic_id", "layout_digest"];
+    const NAMES: &'static [&'static str] = &["topic_id", "layout_digest", "delivery"];
     const REQUIRED: &'static [&'static str] = &[];
 
     fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
         message::serial::put(out, "topic_id", &self.topic_id)?;
         message::serial::put(out, "layout_digest", &self.layout_digest)?;
+        message::serial::put(out, "delivery", &self.delivery)?;
         Ok(())
     }
 
@@ -1903,6 +2018,7 @@ impl message::serial::Fields for Subscribe {
         match index {
             0 => message::serial::get(&mut self.topic_id, value),
             1 => message::serial::get(&mut self.layout_digest, value),
+            2 => message::serial::get(&mut self.delivery, value),
             _ => Ok(()),
         }
     }
@@ -2194,20 +2310,27 @@ pub struct TopicReply {
     pub request: u16,
     /// The topic.
     pub topic_id: u16,
-    /// The outcome.
+    /// The outcome. BAD_DELIVERY: no such policy, or CONFLATE for a message without a key.
+    /// BLOCK_NOT_ALLOWED: peers of this endpoint must not hold up publishers.
     pub code: TopicReplyCode,
-    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
-    /// bytes in UTF-8.
+    /// Answer OK to Subscribe: the policy in effect. It is not the one that was asked for if the
+    /// configuration names one for this worker; the reason says so. DEFAULT otherwise.
+    pub delivery: Delivery,
+    #[doc(hidden)]
+    pub _pad0: [u8; 1],
+    /// Empty, or what failed or was decided otherwise, the numbers on both sides, and what to
+    /// change. Text of at most 240 bytes in UTF-8.
     pub reason: message::InlineString<240>,
 }
 
 const _: () = {
-    assert!(size_of::<TopicReply>() == 254);
+    assert!(size_of::<TopicReply>() == 256);
     assert!(align_of::<TopicReply>() == 2);
     assert!(offset_of!(TopicReply, request) == 0);
     assert!(offset_of!(TopicReply, topic_id) == 2);
     assert!(offset_of!(TopicReply, code) == 4);
-    assert!(offset_of!(TopicReply, reason) == 6);
+    assert!(offset_of!(TopicReply, delivery) == 6);
+    assert!(offset_of!(TopicReply, reason) == 8);
 };
 
 /// The values of a [`TopicReply`], for [`TopicReply::new`].
@@ -2217,10 +2340,14 @@ pub struct TopicReplyFields<'a> {
     pub request: u16,
     /// The topic.
     pub topic_id: u16,
-    /// The outcome.
+    /// The outcome. BAD_DELIVERY: no such policy, or CONFLATE for a message without a key.
+    /// BLOCK_NOT_ALLOWED: peers of this endpoint must not hold up publishers.
     pub code: TopicReplyCode,
-    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
-    /// bytes in UTF-8.
+    /// Answer OK to Subscribe: the policy in effect. It is not the one that was asked for if the
+    /// configuration names one for this worker; the reason says so. DEFAULT otherwise.
+    pub delivery: Delivery,
+    /// Empty, or what failed or was decided otherwise, the numbers on both sides, and what to
+    /// change. Text of at most 240 bytes in UTF-8.
     pub reason: &'a str,
 }
 
@@ -2237,6 +2364,8 @@ impl TopicReply {
             request: fields.request,
             topic_id: fields.topic_id,
             code: fields.code,
+            delivery: fields.delivery,
+            _pad0: [0; 1],
             reason: check.store_text("reason", fields.reason)?,
         };
         built.validate()?;
@@ -2254,12 +2383,13 @@ impl TopicReply {
             request: self.request,
             topic_id: self.topic_id,
             code: self.code,
+            delivery: self.delivery,
             reason: check.text("reason", &self.reason)?,
         })
     }
 
-    /// Empty, or what failed, the numbers on both sides, and what to change. Text of at most 240
-    /// bytes in UTF-8.
+    /// Empty, or what failed or was decided otherwise, the numbers on both sides, and what to
+    /// change. Text of at most 240 bytes in UTF-8.
     ///
     /// # Errors
     ///
@@ -2294,6 +2424,7 @@ impl fmt::Debug for TopicReply {
         out.field("request", &self.request);
         out.field("topic_id", &self.topic_id);
         out.field("code", &self.code);
+        out.field("delivery", &self.delivery);
         out.field("reason", &self.reason);
         out.finish()
     }
@@ -2310,7 +2441,7 @@ impl Message for TopicReply {
     const TOPIC: &'static str = "control";
     const TOPIC_ID: u16 = 9;
     const LAYOUT_DIGEST: [u8; 32] =
-        message::digest("7926286e0fdf72a08131ae42af38bf7b4e04b19ed2360d9f362064ee22cb307f");
+        message::digest("5ce4c6e8b43283bbe9e0f99fe9ca0804948122222df10afe66628d2f66baf17f");
     const SCHEMA_DIGEST: [u8; 32] = SCHEMA_DIGEST;
     const DELIVERY: message::Delivery = message::Delivery::Block;
     const LOG_PAYLOAD: bool = true;
@@ -2320,16 +2451,23 @@ impl Message for TopicReply {
         message::FieldInfo::new("topic_id", "u16", 2, 2),
         message::FieldInfo::new(
             "code",
-            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4",
+            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4 BAD_DELIVERY=5 BLOCK_NOT_ALLOWED=6",
             4,
             2,
         ),
-        message::FieldInfo::new("reason", "String(240)", 6, 248),
+        message::FieldInfo::new(
+            "delivery",
+            "u8 DEFAULT=0 BLOCK=1 DROP_NEWEST=2 DROP_OLDEST=3 CONFLATE=4",
+            6,
+            1,
+        ),
+        message::FieldInfo::new("reason", "String(240)", 8, 248),
     ];
 
     fn validate(&self) -> Result<(), message::ValidationError> {
         let check = message::Check::of::<Self>();
         check.member("code", self.code)?;
+        check.member("delivery", self.delivery)?;
         check.text("reason", &self.reason)?;
         Ok(())
     }
@@ -2360,13 +2498,14 @@ impl<'de> message::serde::Deserialize<'de> for TopicReply {
 
 #[cfg(feature = "serde")]
 impl message::serial::Fields for TopicReply {
-    const NAMES: &'static [&'static str] = &["request", "topic_id", "code", "reason"];
+    const NAMES: &'static [&'static str] = &["request", "topic_id", "code", "delivery", "reason"];
     const REQUIRED: &'static [&'static str] = &[];
 
     fn write<S: message::serde::ser::SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
         message::serial::put(out, "request", &self.request)?;
         message::serial::put(out, "topic_id", &self.topic_id)?;
         message::serial::put(out, "code", &self.code)?;
+        message::serial::put(out, "delivery", &self.delivery)?;
         message::serial::put(out, "reason", &self.reason)?;
         Ok(())
     }
@@ -2380,7 +2519,8 @@ impl message::serial::Fields for TopicReply {
             0 => message::serial::get(&mut self.request, value),
             1 => message::serial::get(&mut self.topic_id, value),
             2 => message::serial::get(&mut self.code, value),
-            3 => message::serial::get(&mut self.reason, value),
+            3 => message::serial::get(&mut self.delivery, value),
+            4 => message::serial::get(&mut self.reason, value),
             _ => Ok(()),
         }
     }

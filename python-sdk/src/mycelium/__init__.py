@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import events, exceptions, messages
 from ._batch import Batch
 from ._connect import connect
+from ._delivery import Delivery
 from ._differences import ContractDifference
 from ._dynamic import DynamicMessage
 from ._publisher import Publisher, Reservation
@@ -33,6 +34,7 @@ from .exceptions import (
     ChannelError,
     ChannelFull,
     ContractMismatch,
+    DeliveryRefused,
     FrameTooLarge,
     HandshakeRefused,
     LinkFailed,
@@ -61,6 +63,8 @@ __all__ = [
     "ChannelFull",
     "ContractDifference",
     "ContractMismatch",
+    "Delivery",
+    "DeliveryRefused",
     "DynamicMessage",
     "FrameTooLarge",
     "HandshakeRefused",

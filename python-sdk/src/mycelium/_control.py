@@ -26,7 +26,7 @@ from ._message import (
 )
 from ._message import Contracts as _Contracts
 
-_DIGEST: Final = bytes.fromhex("24a0bfecdb1ac32195be6abc8b1762c8ac6b003deb18257a748dcdf701270f4e")
+_DIGEST: Final = bytes.fromhex("d73adb1cfced8b2cb1e33469e7b1fa72c03e5c655badaa1c2ee22a6be728358b")
 
 SCHEMA_DIGEST: Final = _DIGEST
 """Digest of the model that this file is generated from."""
@@ -109,14 +109,36 @@ class AttachedTransport(enum.IntEnum):
 _ATTACHED_TRANSPORT: Final[dict[int, AttachedTransport]] = {member.value: member for member in AttachedTransport}
 
 
+class Delivery(enum.IntEnum):
+    """What is to happen to a frame for which the peer has no room.
+
+    DEFAULT leaves it to the bridge. Subscribing again changes it.
+    """
+
+    DEFAULT = 0
+    BLOCK = 1
+    DROP_NEWEST = 2
+    DROP_OLDEST = 3
+    CONFLATE = 4
+
+
+_DELIVERY: Final[dict[int, Delivery]] = {member.value: member for member in Delivery}
+
+
 class TopicReplyCode(enum.IntEnum):
-    """The outcome."""
+    """The outcome.
+
+    BAD_DELIVERY: no such policy, or CONFLATE for a message without a key. BLOCK_NOT_ALLOWED: peers of this
+    endpoint must not hold up publishers.
+    """
 
     OK = 0
     UNKNOWN_TOPIC = 1
     LAYOUT_MISMATCH = 2
     WRONG_SIZE = 3
     WRONG_ENCODING = 4
+    BAD_DELIVERY = 5
+    BLOCK_NOT_ALLOWED = 6
 
 
 _TOPIC_REPLY_CODE: Final[dict[int, TopicReplyCode]] = {member.value: member for member in TopicReplyCode}
@@ -871,17 +893,18 @@ class Subscribe(Message):
     NAME: ClassVar[str] = "Subscribe"
     TOPIC: ClassVar[str] = "control"
     TOPIC_ID: ClassVar[int] = 6
-    SIZE: ClassVar[int] = 34
-    HEADER_WORD: ClassVar[int] = 0x0000000600000022
+    SIZE: ClassVar[int] = 36
+    HEADER_WORD: ClassVar[int] = 0x0000000600000024
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("76822c0007afe38a2b4b19a964042d1cc5b77de4d20b30564a3206d86532176e")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("8f5e22856d4c8873b9d58aac91f49ed7143282bbcd2901d785ae0ca68557b1c9")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
-    ROW_FORMAT: ClassVar[str] = "<H32s"
+    ROW_FORMAT: ClassVar[str] = "<H32sB1x"
     KEY: ClassVar[tuple[str, ...]] = ()
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("topic_id", "u16", 0, 2, "H"),
         Field("layout_digest", "[u8; 32]", 2, 32, "32s"),
+        Field("delivery", "u8 DEFAULT=0 BLOCK=1 DROP_NEWEST=2 DROP_OLDEST=3 CONFLATE=4", 34, 1, "B"),
     )
 
     def __init__(
@@ -889,22 +912,27 @@ class Subscribe(Message):
         *,
         topic_id: int = 0,
         layout_digest: bytes = bytes(32),
+        delivery: Delivery = Delivery.DEFAULT,
     ) -> None:
         self._allocate()
         self.topic_id = topic_id
         self.layout_digest = layout_digest
+        self.delivery = delivery
 
     def set(
         self,
         *,
         topic_id: int | None = None,
         layout_digest: bytes | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         """Sets the fields that are given, each checked as by its property; the others keep their values."""
         if topic_id is not None:
             self.topic_id = topic_id
         if layout_digest is not None:
             self.layout_digest = layout_digest
+        if delivery is not None:
+            self.delivery = delivery
 
     @property
     def topic_id(self) -> int:
@@ -926,6 +954,28 @@ class Subscribe(Message):
     @layout_digest.setter
     def layout_digest(self, value: bytes) -> None:
         write_bytes(self, 2, 32, "layout_digest", value)
+
+    @property
+    def delivery(self) -> Delivery:
+        """What is to happen to a frame for which the peer has no room.
+
+        DEFAULT leaves it to the bridge. Subscribing again changes it. One of DEFAULT=0, BLOCK=1,
+        DROP_NEWEST=2, DROP_OLDEST=3, CONFLATE=4.
+        """
+        try:
+            return _DELIVERY[self._views.u8[(self._word << 3) + 34]]
+        except KeyError as unknown:
+            raise unnamed(self, "delivery", unknown, Delivery) from None
+
+    @delivery.setter
+    def delivery(self, value: Delivery) -> None:
+        try:
+            if value in _DELIVERY:
+                self._views.u8[(self._word << 3) + 34] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "delivery", value, Delivery)
 
 
 _LAYOUT_UNSUBSCRIBE: Final = struct.Struct("<H6x")
@@ -1061,7 +1111,7 @@ class Advertise(Message):
         write_bytes(self, 2, 32, "layout_digest", value)
 
 
-_LAYOUT_TOPIC_REPLY: Final = struct.Struct("<HHHH6x240s2x")
+_LAYOUT_TOPIC_REPLY: Final = struct.Struct("<HHHB1xH6x240s")
 _ROOM_TOPIC_REPLY: Final = empty_room()
 
 
@@ -1075,19 +1125,27 @@ class TopicReply(Message):
     NAME: ClassVar[str] = "TopicReply"
     TOPIC: ClassVar[str] = "control"
     TOPIC_ID: ClassVar[int] = 9
-    SIZE: ClassVar[int] = 254
-    HEADER_WORD: ClassVar[int] = 0x00000009000000FE
+    SIZE: ClassVar[int] = 256
+    HEADER_WORD: ClassVar[int] = 0x0000000900000100
     DELIVERY: ClassVar[str] = "block"
     LOG_PAYLOAD: ClassVar[bool] = True
-    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("7926286e0fdf72a08131ae42af38bf7b4e04b19ed2360d9f362064ee22cb307f")
+    LAYOUT_DIGEST: ClassVar[bytes] = bytes.fromhex("5ce4c6e8b43283bbe9e0f99fe9ca0804948122222df10afe66628d2f66baf17f")
     SCHEMA_DIGEST: ClassVar[bytes] = _DIGEST
-    ROW_FORMAT: ClassVar[str] = "<HHH248s"
+    ROW_FORMAT: ClassVar[str] = "<HHHB1x248s"
     KEY: ClassVar[tuple[str, ...]] = ()
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("request", "u16", 0, 2, "H"),
         Field("topic_id", "u16", 2, 2, "H"),
-        Field("code", "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4", 4, 2, "H"),
-        Field("reason", "String(240)", 6, 248, "248s"),
+        Field(
+            "code",
+            "u16 OK=0 UNKNOWN_TOPIC=1 LAYOUT_MISMATCH=2 WRONG_SIZE=3 WRONG_ENCODING=4 BAD_DELIVERY=5 "
+            "BLOCK_NOT_ALLOWED=6",
+            4,
+            2,
+            "H",
+        ),
+        Field("delivery", "u8 DEFAULT=0 BLOCK=1 DROP_NEWEST=2 DROP_OLDEST=3 CONFLATE=4", 6, 1, "B"),
+        Field("reason", "String(240)", 8, 248, "248s"),
     )
 
     def __init__(
@@ -1096,13 +1154,16 @@ class TopicReply(Message):
         request: int = 0,
         topic_id: int = 0,
         code: TopicReplyCode = TopicReplyCode.OK,
+        delivery: Delivery = Delivery.DEFAULT,
         reason: str = "",
     ) -> None:
         try:
             reason_utf8 = reason.encode()
-            if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
+            if code in _TOPIC_REPLY_CODE and delivery in _DELIVERY and len(reason_utf8) <= 240:
                 self._views, self._word, raw, start = (_ROOM_TOPIC_REPLY or make_room(_ROOM_TOPIC_REPLY, 256)).pop()
-                _LAYOUT_TOPIC_REPLY.pack_into(raw, start, request, topic_id, code, len(reason_utf8), reason_utf8)
+                _LAYOUT_TOPIC_REPLY.pack_into(
+                    raw, start, request, topic_id, code, delivery, len(reason_utf8), reason_utf8
+                )
                 return
         except CANNOT_PACK:
             pass
@@ -1110,6 +1171,7 @@ class TopicReply(Message):
         self.request = request
         self.topic_id = topic_id
         self.code = code
+        self.delivery = delivery
         self.reason = reason
 
     def set(
@@ -1118,14 +1180,21 @@ class TopicReply(Message):
         request: int | None = None,
         topic_id: int | None = None,
         code: TopicReplyCode | None = None,
+        delivery: Delivery | None = None,
         reason: str | None = None,
     ) -> None:
         """Sets the fields that are given, each checked as by its property; the others keep their values."""
-        if request is not None and topic_id is not None and code is not None and reason is not None:
+        if (
+            request is not None
+            and topic_id is not None
+            and code is not None
+            and delivery is not None
+            and reason is not None
+        ):
             try:
                 reason_utf8 = reason.encode()
-                if code in _TOPIC_REPLY_CODE and len(reason_utf8) <= 240:
-                    data = _LAYOUT_TOPIC_REPLY.pack(request, topic_id, code, len(reason_utf8), reason_utf8)
+                if code in _TOPIC_REPLY_CODE and delivery in _DELIVERY and len(reason_utf8) <= 240:
+                    data = _LAYOUT_TOPIC_REPLY.pack(request, topic_id, code, delivery, len(reason_utf8), reason_utf8)
                     self._put(data)
                     return
             except CANNOT_PACK:
@@ -1136,6 +1205,8 @@ class TopicReply(Message):
             self.topic_id = topic_id
         if code is not None:
             self.code = code
+        if delivery is not None:
+            self.delivery = delivery
         if reason is not None:
             self.reason = reason
 
@@ -1168,7 +1239,12 @@ class TopicReply(Message):
 
     @property
     def code(self) -> TopicReplyCode:
-        """The outcome. One of OK=0, UNKNOWN_TOPIC=1, LAYOUT_MISMATCH=2, WRONG_SIZE=3, WRONG_ENCODING=4."""
+        """The outcome.
+
+        BAD_DELIVERY: no such policy, or CONFLATE for a message without a key. BLOCK_NOT_ALLOWED: peers of
+        this endpoint must not hold up publishers. One of OK=0, UNKNOWN_TOPIC=1, LAYOUT_MISMATCH=2,
+        WRONG_SIZE=3, WRONG_ENCODING=4, BAD_DELIVERY=5, BLOCK_NOT_ALLOWED=6.
+        """
         try:
             return _TOPIC_REPLY_CODE[self._views.u16[(self._word << 2) + 2]]
         except KeyError as unknown:
@@ -1185,16 +1261,38 @@ class TopicReply(Message):
         raise rejected(self, "code", value, TopicReplyCode)
 
     @property
+    def delivery(self) -> Delivery:
+        """Answer OK to Subscribe: the policy in effect.
+
+        It is not the one that was asked for if the configuration names one for this worker; the reason says
+        so. DEFAULT otherwise. One of DEFAULT=0, BLOCK=1, DROP_NEWEST=2, DROP_OLDEST=3, CONFLATE=4.
+        """
+        try:
+            return _DELIVERY[self._views.u8[(self._word << 3) + 6]]
+        except KeyError as unknown:
+            raise unnamed(self, "delivery", unknown, Delivery) from None
+
+    @delivery.setter
+    def delivery(self, value: Delivery) -> None:
+        try:
+            if value in _DELIVERY:
+                self._views.u8[(self._word << 3) + 6] = value
+                return
+        except (TypeError, ValueError):
+            pass
+        raise rejected(self, "delivery", value, Delivery)
+
+    @property
     def reason(self) -> str:
-        """Empty, or what failed, the numbers on both sides, and what to change.
+        """Empty, or what failed or was decided otherwise, the numbers on both sides, and what to change.
 
         Text of at most 240 bytes in UTF-8.
         """
-        return read_text(self, 6, 240, "reason")
+        return read_text(self, 8, 240, "reason")
 
     @reason.setter
     def reason(self, value: str) -> None:
-        write_text(self, 6, 240, "reason", value)
+        write_text(self, 8, 240, "reason", value)
 
 
 _LAYOUT_ACK: Final = struct.Struct("<Q")
@@ -1712,7 +1810,7 @@ MESSAGES: Final[tuple[type[Message | DynamicMessage], ...]] = (
 
 CONTRACTS: Final = _Contracts(
     schema_digest=SCHEMA_DIGEST,
-    source_digest=bytes.fromhex("c91426e5dd5feaf62be609c2674dcd0202c51766315a8465b6587f538d43e006"),
+    source_digest=bytes.fromhex("913949a8f41a34aa79b94d9825fc775592b864e07f86db79edd1e89825bf21fc"),
     messages=MESSAGES,
 )
 """The contracts file: its digests and messages, for a peer to compare with its own."""
@@ -1728,6 +1826,7 @@ __all__ = [
     "Cause",
     "ContractsOffer",
     "ContractsReport",
+    "Delivery",
     "FallbackCode",
     "Fencing",
     "Gap",

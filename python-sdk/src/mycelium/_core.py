@@ -20,6 +20,7 @@ from . import _control as control
 from . import _layout as layout
 from ._batch import Batch, Run, find_run
 from ._contracts import Registry
+from ._delivery import Delivery, delivery_code
 from ._differences import ContractDifference
 from ._doorbell import SpinBudget
 from ._dynamic import DynamicMessage
@@ -336,12 +337,15 @@ class ChannelCore(Outbox):
 
     # ---- topics
 
-    def _subscribe_steps(self, contracts: tuple[type[Any], ...]) -> Steps[None]:
+    def _subscribe_steps(self, contracts: tuple[type[Any], ...], delivery: Delivery | None) -> Steps[None]:
+        code = delivery_code(delivery)
         self._check_open()
         self._check_thread(receives=False)
         for contract in contracts:
             self._registry.check(contract)
-            request = control.Subscribe(topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract))
+            request = control.Subscribe(
+                topic_id=contract.TOPIC_ID, layout_digest=layout_digest(contract), delivery=code
+            )
             yield from self._want_steps(control.Subscribe.TOPIC_ID, contract, request.to_bytes())
             # No frame has been looked at meanwhile, so none was taken for an unknown one.
             self._registry.add(contract)
@@ -357,6 +361,7 @@ class ChannelCore(Outbox):
         self._check_thread(receives=False)
         for contract in contracts:
             self._wanted.pop((control.Subscribe.TOPIC_ID, contract.TOPIC_ID), None)
+            self._deliveries.pop(contract.TOPIC_ID, None)
             request = control.Unsubscribe(topic_id=contract.TOPIC_ID)
             yield from self._request_steps(control.Unsubscribe.TOPIC_ID, contract, request.to_bytes())
 
@@ -368,6 +373,14 @@ class ChannelCore(Outbox):
         self._registry.forget_longer_than(self._largest_in)
 
     # ---- what both kinds of channel offer
+
+    def delivery(self, contract: type[Any]) -> Delivery | None:
+        """Returns the policy of a subscription as the bridge last told it; None where there is no subscription.
+
+        A worker's configuration may name another policy than :meth:`subscribe` asked for. Topics that the bridge
+        delivers without being asked are not known here.
+        """
+        return self._deliveries.get(contract.TOPIC_ID)
 
     @property
     def closed(self) -> bool:

@@ -10,17 +10,27 @@ from dataclasses import replace
 from typing import Any
 
 from . import _control as control
+from ._delivery import Delivery, delivery_name
 from ._differences import ContractDifference
 from ._doorbell import deadline_after
 from ._frame import FrameHeader, decode_control, encode_frame
 from ._link import Link
 from ._waits import Steps, Wait
 from .events import Event, Missed, Rejected, ShuttingDown
-from .exceptions import ChannelClosed, ContractMismatch, LinkFailed, PeerLost, ProtocolError, UnknownTopic
+from .exceptions import (
+    ChannelClosed,
+    ContractMismatch,
+    DeliveryRefused,
+    LinkFailed,
+    PeerLost,
+    ProtocolError,
+    UnknownTopic,
+)
 
 __all__ = ["Inbox", "layout_digest"]
 
 _log = logging.getLogger("mycelium")
+_DELIVERY_REFUSED = (control.TopicReplyCode.BAD_DELIVERY, control.TopicReplyCode.BLOCK_NOT_ALLOWED)
 _REQUESTS = {kind.TOPIC_ID: kind.NAME for kind in (control.Subscribe, control.Unsubscribe, control.Advertise)}
 
 
@@ -45,6 +55,7 @@ class Inbox:
         self._replies: dict[tuple[int, int], control.TopicReply] = {}
         self._rejected: dict[int, int] = {}
         self._missed: dict[int, int] = {}
+        self._deliveries: dict[int, Delivery] = {}
 
     # ---- control frames
 
@@ -175,11 +186,15 @@ class Inbox:
             yield Wait(self._link.sock, events, left / 1e6)
         code = int(reply.code)
         if code == control.TopicReplyCode.OK:
+            if request == control.Subscribe.TOPIC_ID:
+                self._subscribed(contract, reply)
             return
         name = getattr(reply.code, "name", code)
         text = f"bridge refused: message={contract.NAME} topic_id={contract.TOPIC_ID} code={name} {reply.reason}"
         if code == control.TopicReplyCode.UNKNOWN_TOPIC:
             raise UnknownTopic(text, topic_id=contract.TOPIC_ID)
+        if code in _DELIVERY_REFUSED:
+            raise DeliveryRefused(text, topic_id=contract.TOPIC_ID, code=code)
         self._registry.refuse(contract.TOPIC_ID)
         differences = self._refusing(contract.TOPIC_ID)
         offered = self._registry.instead_of(contract)
@@ -196,6 +211,15 @@ class Inbox:
             actual=layout_digest(contract),
             differences=differences,
         )
+
+    def _subscribed(self, contract: type[Any], reply: control.TopicReply) -> None:
+        name = delivery_name(reply.delivery)
+        if name is not None:
+            self._deliveries[contract.TOPIC_ID] = name
+        if reply.reason:
+            _log.warning(
+                "another delivery than asked for: link=%s message=%s %s", self.name, contract.NAME, reply.reason
+            )
 
 
 def layout_digest(contract: Any) -> bytes:

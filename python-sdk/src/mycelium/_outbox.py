@@ -56,6 +56,11 @@ class Outbox(Inbox):
         """Milliseconds until the deadline; 0 once it has passed, None for never."""
         return None if deadline is None else max(deadline - time.monotonic_ns(), 0) / 1e6
 
+    def _seconds_left(self) -> float:
+        """Seconds that the bridge's shutdown leaves; infinity without one."""
+        left = self._left_ms(self._shutdown_at)
+        return float("inf") if left is None else left / 1e3
+
     def _check_sendable(self, count: int) -> None:
         """Raises if a record of so many words cannot be sent by this thread now, room or not."""
         self._check_open()

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from ._connect import connect
 from ._contracts import is_contract
+from ._delivery import delivery_code
 from ._timers import Timer
+from ._worker_blocking import run_blocking
 from ._worker_publisher import AsyncWorkerPublisher, WorkerPublisher
 from .exceptions import ChannelClosed, ChannelError, LinkFailed, PeerLost
 
 if TYPE_CHECKING:
-    from ._batch import Batch
     from ._core import ChannelCore
-    from .channel import Channel
+    from ._delivery import Delivery
     from .events import Event
 
 __all__ = ["Worker", "WorkerStatistics"]
@@ -58,6 +58,7 @@ class _Handler(NamedTuple):
     function: Callable[..., Any]
     on_error: str
     limit: int  # most messages of a batch; 0 for one message at a time
+    delivery: Delivery | None
 
 
 class Worker:
@@ -118,21 +119,28 @@ class Worker:
 
     # ---- what is called when
 
-    def on(self, *contracts: type[Any], on_error: str | None = None) -> Callable[[FunctionT], FunctionT]:
+    def on(
+        self, *contracts: type[Any], on_error: str | None = None, delivery: Delivery | None = None
+    ) -> Callable[[FunctionT], FunctionT]:
         """Calls the function with every message of these classes; the worker subscribes to them.
 
         Args:
             contracts: Message classes; each has one handler.
             on_error: What an exception does: ``"exit"`` or ``"skip"``; None as the worker.
+            delivery: As :meth:`Channel.subscribe`.
 
         Raises:
-            ValueError: A class has a handler already.
+            ValueError: A class has a handler already, or there is no such policy.
             TypeError: It is no generated message class.
         """
-        return self._registration(contracts, on_error, limit=0)
+        return self._registration(contracts, on_error, delivery, limit=0)
 
     def on_batch(
-        self, *contracts: type[Any], limit: int = 1024, on_error: str | None = None
+        self,
+        *contracts: type[Any],
+        limit: int = 1024,
+        on_error: str | None = None,
+        delivery: Delivery | None = None,
     ) -> Callable[[FunctionT], FunctionT]:
         """Calls the function with a :class:`mycelium.Batch` of all messages of one class that are there in a row.
 
@@ -143,19 +151,21 @@ class Worker:
             contracts: Message classes.
             limit: Most messages of one batch.
             on_error: As :meth:`on`.
+            delivery: As :meth:`Channel.subscribe`.
 
         Raises:
-            ValueError: A class has a handler already, or the limit is below 1.
+            ValueError: A class has a handler already, the limit is below 1, or there is no such policy.
             TypeError: It is no generated message class.
         """
         if limit < 1:
             raise ValueError(f"limit={limit}, legal: 1 or more")
-        return self._registration(contracts, on_error, limit=limit)
+        return self._registration(contracts, on_error, delivery, limit=limit)
 
     def _registration(
-        self, contracts: tuple[type[Any], ...], on_error: str | None, *, limit: int
+        self, contracts: tuple[type[Any], ...], on_error: str | None, delivery: Delivery | None, *, limit: int
     ) -> Callable[[FunctionT], FunctionT]:
         mode = self._on_error if on_error is None else _mode(on_error)
+        delivery_code(delivery)
         if not contracts:
             raise TypeError("no message class given; write @worker.on(Quote)")
         for contract in contracts:
@@ -168,7 +178,7 @@ class Worker:
 
         def register(function: FunctionT) -> FunctionT:
             for contract in contracts:
-                self._handlers[contract] = _Handler(function, mode, limit)
+                self._handlers[contract] = _Handler(function, mode, limit, delivery)
             return function
 
         return register
@@ -308,12 +318,7 @@ class Worker:
 
                 run(self, address, options)
             else:
-                with connect(address, **options) as channel:
-                    try:
-                        self._connected(channel)
-                        self._serve(channel)
-                    finally:
-                        self._channel = None
+                run_blocking(self, address, options)
             self.health("stopped")
         except KeyboardInterrupt:
             self.health("stopped")
@@ -347,52 +352,12 @@ class Worker:
     def _classes(self) -> list[type[Any]]:
         return list(dict.fromkeys([*self._handlers, *(it.contract for it in self._publishers)]))
 
-    def _serve(self, channel: Channel) -> None:
-        for publisher in self._publishers:
-            if isinstance(publisher, WorkerPublisher):
-                publisher._bind(channel.publisher(publisher.contract))
-        for function in self._starts:
-            self._call(function)
-        if self._state == "new":
-            self.health("running")
-        channel.subscribe(*self._handlers)
-        try:
-            if not self._stopping:
-                self._loop(channel)
-        except ChannelClosed as closed:
-            if closed is self._told:
-                raise
-            # Otherwise a shutdown, and everything is handled.
-        except KeyboardInterrupt:
-            self._end(channel)
-            raise
-        self._end(channel)
-
-    def _end(self, channel: Channel) -> None:
-        self.health("draining")
-        for function in self._shutdowns:
-            self._call(function, _seconds_left(channel))
-
-    def _loop(self, channel: Channel) -> None:
-        self._start_timers()
-        if self._largest_batch():
-            self._loop_of_batches(channel)
-        elif self._timers:
-            self._loop_with_timers(channel)
-        else:
-            find = self._handlers.get
-            for message in channel:
-                handler = find(type(message))
-                if handler is None:
-                    self._no_handler(message)
-                    continue
-                try:
-                    handler.function(message)
-                    self._handled += 1
-                except Exception as error:
-                    self._on_exception(error, handler.function, handler.on_error, message)
-                if self._stopping:
-                    return
+    def _subscriptions(self) -> list[tuple[Delivery | None, list[type[Any]]]]:
+        """What to subscribe to, by policy."""
+        wanted: dict[Delivery | None, list[type[Any]]] = {}
+        for contract, handler in self._handlers.items():
+            wanted.setdefault(handler.delivery, []).append(contract)
+        return list(wanted.items())
 
     def _start_timers(self) -> None:
         now = time.monotonic_ns()
@@ -402,70 +367,6 @@ class Worker:
     def _largest_batch(self) -> int:
         """Most messages of a batch; 0 where no handler takes batches."""
         return max((handler.limit for handler in self._handlers.values()), default=0)
-
-    def _loop_with_timers(self, channel: Channel) -> None:
-        while not self._stopping:
-            left = self._run_timers(channel)
-            if self._stopping:
-                return
-            try:
-                message = channel.recv(left)
-            except TimeoutError:
-                continue
-            self._handle(message)
-
-    def _loop_of_batches(self, channel: Channel) -> None:
-        largest = self._largest_batch()
-        while not self._stopping:
-            left = self._run_timers(channel)
-            if self._stopping:
-                return
-            try:
-                batch = channel.recv_batch(largest, left, one_class=True)
-            except TimeoutError:
-                continue
-            self._handle_batch(batch)
-
-    def _handle(self, message: Any) -> None:
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            self._no_handler(message)
-            return
-        try:
-            handler.function(message)
-            self._handled += 1
-        except Exception as error:
-            self._on_exception(error, handler.function, handler.on_error, message)
-
-    def _handle_batch(self, batch: Batch) -> None:
-        handler = self._handlers.get(batch._first_class())
-        if handler is None or not handler.limit:
-            for message in batch:
-                self._handle(message)
-                if self._stopping:
-                    return
-            return
-        try:
-            handler.function(batch)
-            self._handled += len(batch)
-        except Exception as error:
-            self._on_exception(error, handler.function, handler.on_error, batch)
-
-    def _run_timers(self, channel: Channel) -> float | None:
-        """Runs what is due; returns the seconds until the next timer."""
-        if not self._timers:
-            return None
-        now = time.monotonic_ns()
-        first = min(timer.due_ns for timer in self._timers)
-        if first > now:
-            return (first - now) / 1e9
-        channel.acknowledge()  # What is handled is handled, whatever becomes of the timer.
-        for timer in self._timers:
-            if timer.due_ns <= now:
-                self._timer_runs += 1
-                self._call(timer.function, on_error=self._on_error)
-                timer.advance(time.monotonic_ns())
-        return max(min(timer.due_ns for timer in self._timers) - time.monotonic_ns(), 0) / 1e9
 
     def _call(self, function: Callable[..., Any], *arguments: Any, on_error: str = "exit") -> None:
         try:
@@ -505,11 +406,6 @@ def _checked(contract: type[MessageT]) -> type[MessageT]:
     if not is_contract(contract):
         raise TypeError(f"not a message class: {contract!r}; use a class of the generated messages module")
     return contract
-
-
-def _seconds_left(channel: ChannelCore) -> float:
-    left = channel._left_ms(channel._shutdown_at)
-    return float("inf") if left is None else left / 1e3
 
 
 def _mode(on_error: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import aio
-from ._worker import _seconds_left
 from .exceptions import ChannelClosed
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ async def _serve(worker: Worker, channel: aio.AsyncChannel) -> None:
         await _call(worker, function)
     if worker.statistics().state == "new":
         worker.health("running")
-    await channel.subscribe(*worker._handlers)
+    for delivery, contracts in worker._subscriptions():
+        await channel.subscribe(*contracts, delivery=delivery)
     if not worker._stopping:
         try:
             await _Loop(worker, channel).run()
@@ -53,7 +53,7 @@ async def _serve(worker: Worker, channel: aio.AsyncChannel) -> None:
 async def _end(worker: Worker, channel: aio.AsyncChannel) -> None:
     worker.health("draining")
     for function in worker._shutdowns:
-        await _call(worker, function, _seconds_left(channel))
+        await _call(worker, function, channel._seconds_left())
 
 
 async def _call(worker: Worker, function: Callable[..., Any], *arguments: Any, on_error: str = "exit") -> None:

@@ -38,6 +38,7 @@ from ._aio_publisher import AsyncPublisher
 from ._batch import Batch
 from ._connect import dialer, reconnect_plan
 from ._core import _GOODBYE_NS, READY, ChannelCore
+from ._delivery import Delivery
 from ._doorbell import deadline_after
 from ._link import Link
 from ._reconnect import Reconnect, Recovery
@@ -286,9 +287,9 @@ class AsyncChannel(ChannelCore):
 
     # ---- topics
 
-    async def subscribe(self, *contracts: type[Any]) -> None:
+    async def subscribe(self, *contracts: type[Any], delivery: Delivery | None = None) -> None:
         """As :meth:`Channel.subscribe`."""
-        await self._ask(lambda: self._subscribe_steps(contracts))
+        await self._ask(lambda: self._subscribe_steps(contracts, delivery))
 
     async def unsubscribe(self, *contracts: type[Any]) -> None:
         """As :meth:`Channel.unsubscribe`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._batch import Batch
 from ._core import _GOODBYE_NS, READY, ChannelCore
+from ._delivery import Delivery
 from ._doorbell import deadline_after
 from ._message import STALE
 from ._outbox import LOOK_MS
@@ -77,15 +78,26 @@ class Channel(ChannelCore):
 
     # ---- topics
 
-    def subscribe(self, *contracts: type[Any]) -> None:
+    def subscribe(self, *contracts: type[Any], delivery: Delivery | None = None) -> None:
         """Asks for every frame of these messages, and waits for the bridge's answers.
+
+        Args:
+            contracts: Message classes.
+            delivery: What happens to a message for which this side has no room (:data:`mycelium.Delivery`): its
+                publishers wait, or something is dropped, counted, and told by an event. None leaves it to the bridge's
+                configuration and the contract. Subscribing again changes it, and what waits still comes first.
+                A policy that the configuration names for a worker's topic goes before this one; then a warning is
+                logged, and :meth:`delivery` tells.
 
         Raises:
             UnknownTopic: The bridge has no such topic.
             ContractMismatch: The bridge's layout differs; nothing is subscribed from there on.
+            DeliveryRefused: The message has no key in a fixed layout to conflate by, or this endpoint lets nobody hold
+                up publishers.
+            ValueError: There is no such policy.
             TimeoutError: No answer in time.
         """
-        self._ask(lambda: self._subscribe_steps(contracts))
+        self._ask(lambda: self._subscribe_steps(contracts, delivery))
 
     def unsubscribe(self, *contracts: type[Any]) -> None:
         """Ends subscriptions; frames that are already on their way still come."""

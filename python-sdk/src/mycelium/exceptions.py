@@ -14,6 +14,7 @@
     │                                   ``differences``
     ├── TransportUnavailable(code, name)  shared memory was demanded and cannot be had
     ├── UnknownTopic (LookupError)      the bridge has no such topic
+    ├── DeliveryRefused(code, name)     the bridge does not deliver that topic by the policy that was asked for
     ├── ChannelFull (TimeoutError)      no room for the frame before the timeout; send again later
     ├── FrameTooLarge (ValueError)      the payload can never fit; nothing was written
     ├── SegmentCorrupt                  a word in shared memory is outside its legal range
@@ -37,6 +38,7 @@ __all__ = [
     "ChannelError",
     "ChannelFull",
     "ContractMismatch",
+    "DeliveryRefused",
     "FrameTooLarge",
     "HandshakeRefused",
     "LinkFailed",
@@ -233,6 +235,25 @@ class UnknownTopic(ChannelError, LookupError):
     def __init__(self, message: str, *, topic_id: int) -> None:
         super().__init__(message)
         self.topic_id = topic_id
+
+
+class DeliveryRefused(ChannelError):
+    """The bridge does not deliver that topic by the policy that was asked for; nothing is subscribed or changed.
+
+    Attributes:
+        topic_id: The topic.
+        code: Why (``TopicReply.code`` of the control frames).
+    """
+
+    def __init__(self, message: str, *, topic_id: int, code: int) -> None:
+        super().__init__(message)
+        self.topic_id = topic_id
+        self.code = code
+
+    @property
+    def name(self) -> str:
+        """The code's name, such as ``"BAD_DELIVERY"``; the number where it has none."""
+        return _name_of("TopicReplyCode", self.code)
 
 
 class ChannelFull(ChannelError, TimeoutError):

@@ -5,6 +5,8 @@
 //! the runtime. Registration is edge-triggered: readiness is cleared *before* the look that follows, the doorbell is
 //! emptied, and a future goes to sleep only after a look that came behind everything it was told.
 
+mod topics;
+
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -14,18 +16,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_core::Stream;
 use mycelium_messages::Message;
-use mycelium_messages::control::{Advertise, Subscribe, TopicReply, Unsubscribe};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
 use super::burst::{Burst, frames_of};
 use super::ends::WaitFor;
-use super::{Asked, Channel, ConnectOptions, Core, Data, PART_MAX};
+use super::{Channel, ConnectOptions, Data, PART_MAX};
 use crate::error::{BurstError, ChannelError, DecodeError, HandshakeError};
 use crate::frame::FrameHeader;
 use crate::ring::Frame;
-use crate::socket::{FillOutcome, StreamKind};
+use crate::socket::StreamKind;
 
 /// How long a side that never sleeps spins before it lets other tasks run.
 const BUSY_SPIN: Duration = Duration::from_micros(50);
@@ -240,45 +241,6 @@ impl AsyncChannel {
         burst.finish(outcome)
     }
 
-    /// Asks for every frame of a topic and waits for the bridge's word. Frames that arrive meanwhile are kept.
-    ///
-    /// # Errors
-    ///
-    /// As [`Channel::subscribe`]; there is no time limit.
-    pub async fn subscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
-        let asked = Asked::of::<M>();
-        let request = Subscribe {
-            topic_id: asked.topic_id,
-            layout_digest: asked.layout_digest,
-        };
-        self.request(asked, &request).await
-    }
-
-    /// Wants no further frames of a topic. Frames that were routed before still arrive.
-    ///
-    /// # Errors
-    ///
-    /// As [`AsyncChannel::subscribe`].
-    pub async fn unsubscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
-        let asked = Asked::of::<M>();
-        let topic_id = asked.topic_id;
-        self.request(asked, &Unsubscribe { topic_id }).await
-    }
-
-    /// Announces that this side will publish a topic, so that a mismatch shows now and not as a dropped frame.
-    ///
-    /// # Errors
-    ///
-    /// As [`AsyncChannel::subscribe`].
-    pub async fn advertise<M: Message>(&mut self) -> Result<(), ChannelError> {
-        let asked = Asked::of::<M>();
-        let request = Advertise {
-            topic_id: asked.topic_id,
-            layout_digest: asked.layout_digest,
-        };
-        self.request(asked, &request).await
-    }
-
     /// Acknowledges what was received, says goodbye and closes; see [`Channel::close`].
     ///
     /// # Errors
@@ -379,36 +341,6 @@ impl AsyncChannel {
         Poll::Ready(Ok(()))
     }
 
-    async fn request<R: Message>(&mut self, asked: Asked, request: &R) -> Result<(), ChannelError> {
-        self.channel.core.stream.queue_message(request);
-        poll_fn(|cx| self.poll_flush(cx)).await?;
-        poll_fn(|cx| self.poll_reply(cx, R::TOPIC_ID, asked)).await
-    }
-
-    fn poll_reply(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: u16,
-        asked: Asked,
-    ) -> Poll<Result<(), ChannelError>> {
-        loop {
-            let core = &mut self.channel.core;
-            read_replies(core, &self.channel.data)?;
-            let answers =
-                |reply: &TopicReply| reply.request == request && reply.topic_id == asked.topic_id;
-            if let Some(at) = core.replies.iter().position(answers) {
-                let reply = core.replies.remove(at).expect("it was just found");
-                return Poll::Ready(self.channel.topic_outcome(asked, &reply));
-            }
-            if let Some(end) = &core.end {
-                return Poll::Ready(Err(end.to_error()));
-            }
-            ready!(self.socket.poll_read_ready(cx))
-                .map_err(io_error)?
-                .clear_ready();
-        }
-    }
-
     /// Ready when it is time to look again; otherwise the task is woken then.
     fn poll_sleep(
         &mut self,
@@ -501,22 +433,6 @@ fn watch(fd: BorrowedFd<'_>, interest: Interest) -> Result<AsyncFd<OwnedFd>, Cha
     // SAFETY: an `OwnedFd` owns a valid descriptor, always answers with the same one, and is neither replaced nor closed
     // while the `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(own, interest) }.map_err(|error| failed(error.into()))
-}
-
-/// Reads everything that the socket has, and picks the control frames out.
-fn read_replies(core: &mut Core, data: &Data) -> Result<(), ChannelError> {
-    if matches!(data, Data::Shm(_)) {
-        return core.read_control();
-    }
-    while core.end.is_none() {
-        core.take_buffered_replies()?;
-        match core.fill()? {
-            FillOutcome::Data(_) => {}
-            FillOutcome::WouldBlock => break,
-            FillOutcome::HangUp => core.hang_up(),
-        }
-    }
-    Ok(())
 }
 
 fn io_error(source: std::io::Error) -> ChannelError {

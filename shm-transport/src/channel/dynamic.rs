@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mycelium_messages::DynamicMessage;
+use mycelium_messages::message::Delivery;
 use serde::Serialize;
 
 use super::{Asked, Channel};
@@ -18,7 +19,20 @@ impl Channel {
     ///
     /// As [`Channel::subscribe`].
     pub fn subscribe_dynamic<M: DynamicMessage>(&mut self) -> Result<(), ChannelError> {
-        self.subscribe_to(Asked::dynamic::<M>())
+        self.subscribe_to(Asked::dynamic::<M>(), None).map(drop)
+    }
+
+    /// As [`Channel::subscribe_with`], for a dynamic message. It has no key in a fixed layout, so it cannot be conflated.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::subscribe_with`].
+    pub fn subscribe_dynamic_with<M: DynamicMessage>(
+        &mut self,
+        delivery: Delivery,
+    ) -> Result<Delivery, ChannelError> {
+        let in_effect = self.subscribe_to(Asked::dynamic::<M>(), Some(delivery))?;
+        Ok(in_effect.unwrap_or(delivery))
     }
 
     /// As [`Channel::unsubscribe`], for a dynamic message.

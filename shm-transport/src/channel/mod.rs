@@ -20,6 +20,7 @@
 mod aio;
 mod burst;
 mod contracts;
+mod core;
 mod dynamic;
 mod ends;
 mod fallback;
@@ -27,16 +28,14 @@ pub mod handshake;
 mod options;
 mod shm;
 mod socket;
+mod topics;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use mycelium_messages::control::{
-    Advertise, Gap, Goodbye, LinkError, Shutdown, Subscribe, TopicReply, TopicReplyCode,
-    Unsubscribe,
-};
-use mycelium_messages::{InlineString, Message};
+use mycelium_messages::Message;
+use mycelium_messages::control::Goodbye;
 
 #[cfg(feature = "tokio")]
 pub use aio::{AsyncChannel, Frames, OwnedFrame};
@@ -46,6 +45,7 @@ pub use ends::{EndsError, LinkEnds, LinkReservation, WaitError, WaitFor, Waited}
 pub use fallback::Fallback;
 pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
 
+use self::core::{ControlFrame, Core, End, text};
 use crate::error::{ChannelError, ContractMismatch, HandshakeError};
 use crate::layout::CORE_TOPIC_MAX;
 use crate::ring::{Fencing, Frame};
@@ -54,6 +54,7 @@ use crate::wakeup::{SpinBudget, WaitStrategy};
 use handshake::JoinedData;
 use shm::ShmData;
 use socket::SocketData;
+use topics::Asked;
 
 /// How long a channel over TCP waits for the bridge to close, once it has said goodbye.
 const PART_MAX: Duration = Duration::from_secs(1);
@@ -80,42 +81,6 @@ pub struct Channel {
 enum Data {
     Shm(ShmData),
     Socket(SocketData),
-}
-
-/// What both kinds of data path share: the control stream and what it brought.
-#[derive(Debug)]
-struct Core {
-    stream: FrameStream,
-    spin: SpinBudget,
-    replies: VecDeque<TopicReply>,
-    end: Option<End>,
-    /// The stream has ended; nothing is read from it any more.
-    hung_up: bool,
-    statistics: Statistics,
-}
-
-/// Why nothing will come any more, once everything before is read.
-#[derive(Debug, Clone)]
-enum End {
-    /// The bridge takes what is published until the deadline.
-    Shutdown {
-        reason: String,
-        until: Instant,
-    },
-    PeerLost(String),
-}
-
-impl End {
-    fn to_error(&self) -> ChannelError {
-        match self {
-            Self::Shutdown { reason, .. } => ChannelError::Closed {
-                reason: reason.clone(),
-            },
-            Self::PeerLost(detail) => ChannelError::PeerLost {
-                detail: detail.clone(),
-            },
-        }
-    }
 }
 
 impl Channel {
@@ -261,83 +226,6 @@ impl Channel {
         statistics
     }
 
-    /// Asks for every frame of a topic and waits for the bridge's word. Frames that arrive meanwhile are kept.
-    ///
-    /// # Errors
-    ///
-    /// [`ChannelError::Topic`] if the topic is unknown to the bridge, [`ChannelError::ContractMismatch`] if its layout
-    /// differs.
-    pub fn subscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
-        self.subscribe_to(Asked::of::<M>())
-    }
-
-    fn subscribe_to(&mut self, asked: Asked) -> Result<(), ChannelError> {
-        let request = Subscribe {
-            topic_id: asked.topic_id,
-            layout_digest: asked.layout_digest,
-        };
-        self.request(asked, &request)
-    }
-
-    /// Wants no further frames of a topic. Frames that were routed before still arrive.
-    ///
-    /// # Errors
-    ///
-    /// As [`Channel::subscribe`].
-    pub fn unsubscribe<M: Message>(&mut self) -> Result<(), ChannelError> {
-        self.unsubscribe_from(Asked::of::<M>())
-    }
-
-    fn unsubscribe_from(&mut self, asked: Asked) -> Result<(), ChannelError> {
-        let topic_id = asked.topic_id;
-        self.request(asked, &Unsubscribe { topic_id })
-    }
-
-    /// Announces that this side will publish a topic, so that a mismatch shows now and not as a dropped frame.
-    ///
-    /// # Errors
-    ///
-    /// As [`Channel::subscribe`].
-    pub fn advertise<M: Message>(&mut self) -> Result<(), ChannelError> {
-        self.advertise_for(Asked::of::<M>())
-    }
-
-    fn advertise_for(&mut self, asked: Asked) -> Result<(), ChannelError> {
-        let request = Advertise {
-            topic_id: asked.topic_id,
-            layout_digest: asked.layout_digest,
-        };
-        self.request(asked, &request)
-    }
-
-    fn request<R: Message>(&mut self, asked: Asked, request: &R) -> Result<(), ChannelError> {
-        let start = Instant::now();
-        let deadline = start + self.timeout;
-        self.core.stream.queue_message(request);
-        self.core.flush_until(deadline)?;
-        loop {
-            let answers = |reply: &TopicReply| {
-                reply.request == R::TOPIC_ID && reply.topic_id == asked.topic_id
-            };
-            if let Some(at) = self.core.replies.iter().position(answers) {
-                let reply = self.core.replies.remove(at).expect("it was just found");
-                return self.topic_outcome(asked, &reply);
-            }
-            if let Some(end) = &self.core.end {
-                return Err(end.to_error());
-            }
-            if Instant::now() >= deadline {
-                return Err(ChannelError::TimedOut {
-                    waited_ms: start.elapsed().as_millis(),
-                });
-            }
-            match &mut self.data {
-                Data::Shm(_) => self.core.wait_for_control(deadline)?,
-                Data::Socket(data) => data.collect_replies(&mut self.core, deadline)?,
-            }
-        }
-    }
-
     /// Publishes a message, waiting for room if need be: at most `timeout`, `None` for ever.
     ///
     /// Over shared memory this makes no system call unless the bridge sleeps or the ring is full.
@@ -465,22 +353,6 @@ impl Channel {
         }))
     }
 
-    fn topic_outcome(&self, asked: Asked, reply: &TopicReply) -> Result<(), ChannelError> {
-        match reply.code {
-            TopicReplyCode::OK => Ok(()),
-            TopicReplyCode::LAYOUT_MISMATCH => {
-                Err(self.mismatch(asked.topic_id, text(&reply.reason)))
-            }
-            code => Err(ChannelError::Topic {
-                topic_id: asked.topic_id,
-                message: asked.message,
-                code: code.0,
-                name: code.name().unwrap_or("UNKNOWN"),
-                reason: text(&reply.reason),
-            }),
-        }
-    }
-
     /// Acknowledges what was received, says goodbye and closes. Dropping the channel instead looks like a crash to the
     /// bridge, which then keeps the last frame for the successor.
     ///
@@ -501,103 +373,4 @@ impl Channel {
         }
         self.core.stream.queue_message(&Goodbye::default());
     }
-}
-
-/// A message that a request is about.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    message: &'static str,
-    topic_id: u16,
-    layout_digest: [u8; 32],
-}
-
-impl Asked {
-    fn of<M: Message>() -> Self {
-        Self {
-            message: M::NAME,
-            topic_id: M::TOPIC_ID,
-            layout_digest: M::LAYOUT_DIGEST,
-        }
-    }
-}
-
-impl Core {
-    /// Handles one control frame.
-    fn on_control(&mut self, frame: &ControlFrame) -> Result<(), ChannelError> {
-        let frame = Frame::new(frame.topic_id, &frame.payload);
-        let protocol = |error: crate::error::DecodeError| ChannelError::Protocol(error.to_string());
-        match frame.topic_id() {
-            TopicReply::TOPIC_ID => {
-                let reply: TopicReply = frame.read().map_err(protocol)?;
-                if reply.request == 0 {
-                    self.statistics.dropped += 1;
-                    let reason = text(&reply.reason);
-                    tracing::warn!(topic = reply.topic_id, %reason, "the bridge dropped a published frame");
-                } else {
-                    self.replies.push_back(reply);
-                }
-            }
-            Gap::TOPIC_ID => {
-                let gap: Gap = frame.read().map_err(protocol)?;
-                if self.statistics.missed == 0 {
-                    tracing::warn!(
-                        topic = gap.topic_id,
-                        missed = gap.missed,
-                        total = gap.total,
-                        "the bridge dropped frames for this link; further ones are only counted"
-                    );
-                }
-                self.statistics.missed = self.statistics.missed.saturating_add(gap.missed);
-            }
-            Shutdown::TOPIC_ID => {
-                let shutdown: Shutdown = frame.read().map_err(protocol)?;
-                let deadline = Duration::from_millis(shutdown.deadline_ms.into());
-                self.end = Some(End::Shutdown {
-                    reason: text(&shutdown.reason),
-                    until: Instant::now() + deadline,
-                });
-            }
-            LinkError::TOPIC_ID => {
-                let error: LinkError = frame.read().map_err(protocol)?;
-                let name = error.code.name().unwrap_or("UNKNOWN");
-                self.end = Some(End::PeerLost(format!("{} ({name})", text(&error.message))));
-            }
-            other => {
-                return Err(ChannelError::Protocol(format!(
-                    "unexpected control frame: topic_id={other}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// The end, unless the bridge still takes what this side publishes.
-    fn end_of_publishing(&self) -> Option<&End> {
-        match &self.end {
-            Some(End::Shutdown { until, .. }) if !self.hung_up && Instant::now() < *until => None,
-            end => end.as_ref(),
-        }
-    }
-
-    fn hang_up(&mut self) {
-        self.hung_up = true;
-        let missing = self.stream.missing();
-        self.end.get_or_insert_with(|| {
-            End::PeerLost(match missing {
-                0 => "end of stream on the control socket".into(),
-                missing => format!("end of stream inside a frame: missing_bytes={missing}"),
-            })
-        });
-    }
-}
-
-/// A control frame that was copied out of the receive buffer.
-struct ControlFrame {
-    topic_id: u16,
-    payload: Vec<u8>,
-}
-
-/// The text in a field of a control frame, for people.
-fn text<const CAPACITY: usize>(field: &InlineString<CAPACITY>) -> String {
-    field.as_str().unwrap_or("(not valid UTF-8)").to_owned()
 }

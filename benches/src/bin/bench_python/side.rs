@@ -71,7 +71,7 @@ pub(crate) fn grant_requests(stream: &mut FrameStream) -> Result<(), String> {
             request,
             topic_id: Tick::TOPIC_ID,
             code: TopicReplyCode::OK,
-            reason: InlineString::default(),
+            ..TopicReply::default()
         });
         stream.flush_until(deadline).map_err(text)?;
     }

@@ -30,11 +30,11 @@ pub(super) fn tick(key: u64, number: u64) -> [u8; 16] {
     payload
 }
 
-fn number_of(payload: &[u8]) -> u64 {
+pub(super) fn number_of(payload: &[u8]) -> u64 {
     u64::from_le_bytes(payload[8..].try_into().expect("eight bytes"))
 }
 
-fn key_of(payload: &[u8]) -> u64 {
+pub(super) fn key_of(payload: &[u8]) -> u64 {
     u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"))
 }
 

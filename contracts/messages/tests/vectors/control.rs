@@ -125,6 +125,7 @@ fn subscribe(values: &Value) -> Checked<messages::Subscribe> {
     messages::Subscribe::new(messages::SubscribeFields {
         topic_id: read(&values["topic_id"]),
         layout_digest: read(&values["layout_digest"]),
+        delivery: messages::Delivery(read(&values["delivery"])),
     })
 }
 
@@ -133,6 +134,7 @@ fn subscribe_values(message: &messages::Subscribe) -> Checked<Value> {
     let mut values = Map::new();
     put(&mut values, "topic_id", &fields.topic_id);
     put(&mut values, "layout_digest", &fields.layout_digest);
+    put(&mut values, "delivery", &fields.delivery.0);
     Ok(Value::Object(values))
 }
 
@@ -169,6 +171,7 @@ fn topic_reply(values: &Value) -> Checked<messages::TopicReply> {
         request: read(&values["request"]),
         topic_id: read(&values["topic_id"]),
         code: messages::TopicReplyCode(read(&values["code"])),
+        delivery: messages::Delivery(read(&values["delivery"])),
         reason: &read::<String>(&values["reason"]),
     })
 }
@@ -179,6 +182,7 @@ fn topic_reply_values(message: &messages::TopicReply) -> Checked<Value> {
     put(&mut values, "request", &fields.request);
     put(&mut values, "topic_id", &fields.topic_id);
     put(&mut values, "code", &fields.code.0);
+    put(&mut values, "delivery", &fields.delivery.0);
     put(&mut values, "reason", &fields.reason);
     Ok(Value::Object(values))
 }

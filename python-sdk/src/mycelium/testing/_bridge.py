@@ -15,6 +15,7 @@ from .. import _control as control
 from .. import messages
 from .._connect import connect
 from .._contracts import Registry, is_fixed
+from .._delivery import Delivery, delivery_code, delivery_name
 from .._dynamic import encode_payload
 from .._frame import FrameHeader, header_word
 from .._layout import FLAG_ENCODING_SHIFT
@@ -84,6 +85,8 @@ class Bridge:
             topics=None if contracts is None else {it.TOPIC_ID: bytes(it.LAYOUT_DIGEST) for it in known},
             subscribed=frozenset(contract.TOPIC_ID for contract in subscribe),
             refused=refused,
+            policies={it.TOPIC_ID: delivery_code(getattr(it, "DELIVERY", None)) for it in known},
+            keyless=frozenset(it.TOPIC_ID for it in known if not (is_fixed(it) and it.KEY)),
             settings=settings,
             transport=transport,
             capacity=ring_capacity,
@@ -217,6 +220,13 @@ class Bridge:
             mine = [payload for header, payload in self._link.taken if header.topic_id == topic_id]
             self._link.taken = [frame for frame in self._link.taken if frame[0].topic_id != topic_id]
         return [self._decode(contract, payload) for payload in mine]
+
+    def delivery(self, contract: type[Any]) -> Delivery | None:
+        """Returns the policy with which the strategy has subscribed to a message; None where it has not.
+
+        This bridge drops nothing, whatever the policy; it waits for room.
+        """
+        return delivery_name(self._link.deliveries.get(contract.TOPIC_ID, 0))
 
     @property
     def unacknowledged(self) -> int:

@@ -28,7 +28,9 @@ __all__ = ["PATIENCE_S", "LinkDouble"]
 PATIENCE_S = 30.0
 """Longest wait for something that is bound to happen at once, in seconds."""
 _RECEIVE_LEN = 65536
-_REQUESTS = frozenset({control.Subscribe.TOPIC_ID, control.Unsubscribe.TOPIC_ID, control.Advertise.TOPIC_ID})
+_REQUESTS: dict[int, Any] = {
+    kind.TOPIC_ID: kind for kind in (control.Subscribe, control.Unsubscribe, control.Advertise)
+}
 
 
 class LinkDouble:
@@ -77,6 +79,7 @@ class LinkDouble:
         self.settings = {} if settings is None else settings
         self.schema_digest = bytes(32)
         self.epoch = 0
+        self.asked = control.Delivery.DEFAULT
         self.segment: Segment | None = None
         self.notified = 0
         self.problem: BaseException | None = None
@@ -229,15 +232,21 @@ class LinkDouble:
         elif topic_id == control.Ack.TOPIC_ID:
             self.acked = control.Ack.from_bytes(payload).bytes
         elif topic_id in _REQUESTS:
-            self.on_request(topic_id, int.from_bytes(payload[:2], "little"), payload[2:])
+            request = _REQUESTS[topic_id].from_bytes(payload)
+            digest = bytes(getattr(request, "layout_digest", b""))
+            self.asked = getattr(request, "delivery", control.Delivery.DEFAULT)
+            self.on_request(topic_id, request.topic_id, digest)
 
     def on_request(self, request: int, topic_id: int, digest: bytes) -> None:
-        """Answers Subscribe, Unsubscribe or Advertise: yes."""
+        """Answers Subscribe, Unsubscribe or Advertise: yes. :attr:`asked` is the policy that a Subscribe asks for."""
         self.reply(request, topic_id, control.TopicReplyCode.OK)
 
     def reply(self, request: int, topic_id: int, code: control.TopicReplyCode, reason: str = "") -> None:
-        """Sends a TopicReply."""
-        self.send_control(control.TopicReply(request=request, topic_id=topic_id, code=code, reason=reason))
+        """Sends a TopicReply, which grants the policy that was asked for."""
+        granted = self.asked if code == control.TopicReplyCode.OK else control.Delivery.DEFAULT
+        self.send_control(
+            control.TopicReply(request=request, topic_id=topic_id, code=code, delivery=granted, reason=reason)
+        )
 
     def welcome_frame(self, hello: control.Hello, **changes: Any) -> control.Welcome:
         """Returns the Welcome that suits this Hello."""

@@ -35,10 +35,13 @@ class Router(LinkDouble):
         topics: Topic id -> layout digest of the contracts; None takes every topic.
         subscribed: Topics that the peer gets without asking for them.
         refused: Topic id -> the code that answers Subscribe and Advertise.
+        policies: Topic id -> the policy of its contract, which a Subscribe without one gets.
+        keyless: Topics that cannot be conflated.
         options: As :class:`LinkDouble`.
 
     Attributes:
         backlog: Frames that are not delivered yet.
+        deliveries: Topic id -> the policy of the subscription, where the peer has subscribed itself.
         taken: Frames that the peer published and nobody has asked for yet.
         paused: Whether nothing is taken from the peer.
     """
@@ -49,6 +52,8 @@ class Router(LinkDouble):
         topics: dict[int, bytes] | None,
         subscribed: frozenset[int],
         refused: dict[int, control.TopicReplyCode],
+        policies: dict[int, control.Delivery] | None = None,
+        keyless: frozenset[int] = frozenset(),
         **options: Any,
     ) -> None:
         self.changed = threading.Condition(threading.RLock())
@@ -58,6 +63,9 @@ class Router(LinkDouble):
         self._topics = topics
         self._always = subscribed
         self._refused = refused
+        self._policies = policies or {}
+        self._keyless = keyless
+        self.deliveries: dict[int, int] = {}
         self._subscribed = set(subscribed)
         self._unsubscribed: set[int] = set()
         self._flying: deque[tuple[int, Frame]] = deque()
@@ -131,6 +139,7 @@ class Router(LinkDouble):
         self._outbox.clear()
         self._subscribed = set(self._always)
         self._unsubscribed.clear()
+        self.deliveries.clear()
         self._shutdown = self._until = None
         self.start_session()
 
@@ -290,13 +299,18 @@ class Router(LinkDouble):
             elif self._topics is not None and digest != self._topics[topic_id]:
                 code = control.TopicReplyCode.LAYOUT_MISMATCH
                 reason = f"expected={self._topics[topic_id][:6].hex()} actual={digest[:6].hex()}"
+            elif self.asked == control.Delivery.CONFLATE and topic_id in self._keyless:
+                code, reason = control.TopicReplyCode.BAD_DELIVERY, "asked=conflate key=none; ask for drop_oldest"
         if code == control.TopicReplyCode.OK:
             if request == control.Subscribe.TOPIC_ID:
                 self._subscribed.add(topic_id)
                 self._unsubscribed.discard(topic_id)
+                self.asked = self.asked or self._policies.get(topic_id) or control.Delivery.BLOCK
+                self.deliveries[topic_id] = self.asked
             elif request == control.Unsubscribe.TOPIC_ID:
                 self._subscribed.discard(topic_id)
                 self._unsubscribed.add(topic_id)
+                self.deliveries.pop(topic_id, None)
         self.reply(request, topic_id, code, reason)
 
     def waiting(self) -> list[int]:
