@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,67 @@ def test_threads_that_publish_beside_a_receiver_garble_nothing(
         assert mine == [signal(thread_number * 10_000 + number) for number in range(each)]
     assert channel.statistics().frames_out == threads_count * each
     channel.close()
+
+
+def tracer(frame: Any, event: str, argument: object) -> Any:
+    """Is called for every line of the package: a place where threads change."""
+    return tracer if "mycelium" in frame.f_code.co_filename else None
+
+
+def test_threads_that_publish_under_a_tracer_garble_nothing(make_bridge: MakeBridge, transport: str) -> None:
+    before = sys.gettrace(), threading.gettrace(), sys.getswitchinterval()
+    threading.settrace(tracer)
+    sys.settrace(tracer)
+    sys.setswitchinterval(1e-6)
+    try:
+        test_threads_that_publish_beside_a_receiver_garble_nothing(make_bridge, transport, True, pytest.MonkeyPatch())
+    finally:
+        sys.settrace(before[0])
+        threading.settrace(before[1])  # type: ignore[arg-type]  # None is what it is without one
+        sys.setswitchinterval(before[2])
+
+
+@pytest.mark.parametrize("kind", ["settrace", "threading", "monitoring"])
+def test_no_send_takes_the_short_way_while_something_traces(make_bridge: MakeBridge, kind: str) -> None:
+    before = sys.gettrace(), threading.gettrace()
+    monitoring: Any = getattr(sys, "monitoring", None)
+    if kind == "monitoring" and monitoring is None:
+        pytest.skip("a novelty of Python 3.12")
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    used = [] if monitoring is None else [it for it in range(6) if monitoring.get_tool(it)]
+    if used:
+        pytest.skip(f"something else traces: tools={used}")
+    bridge = make_bridge(transport="shm")
+    try:
+        with bridge.connect() as channel:
+            signals = channel.publisher(Signal)
+            producer = channel._link.producer
+            assert producer.limit > 0
+            if kind == "settrace":
+                sys.settrace(tracer)
+            elif kind == "threading":
+                threading.settrace(tracer)
+            else:
+                monitoring.use_tool_id(monitoring.DEBUGGER_ID, "test")
+            producer._set_limit()
+            assert producer.limit == -1
+            signals.send(signal(1))
+            with signals.reserve() as reserved:
+                reserved.set(**signal_fields(2))
+            assert producer.limit == -1
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            if kind == "monitoring":
+                monitoring.free_tool_id(monitoring.DEBUGGER_ID)
+            signals.send(signal(3))
+            assert producer.limit > 0, "the short way is open again"
+            assert bridge.take(Signal, 3) == [signal(1), signal(2), signal(3)]
+    finally:
+        if monitoring is not None:
+            monitoring.free_tool_id(monitoring.DEBUGGER_ID)
+        sys.settrace(before[0])
+        threading.settrace(before[1])  # type: ignore[arg-type]
 
 
 def test_a_second_thread_may_not_receive_until_it_takes_over_or_the_first_has_ended(bridge: BridgeDouble) -> None:

@@ -10,6 +10,7 @@ use mycelium_tests::{
 };
 use shm_transport::channel::{Channel, ConnectOptions, PeerContracts, Transport, TransportRequest};
 use shm_transport::error::{ChannelError, HandshakeError};
+use shm_transport::frame::Encoding;
 use shm_transport::ring::Frame;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(50));
@@ -314,6 +315,70 @@ fn a_payload_that_never_fits_is_refused_before_anything_is_written_to_a_ring() {
 #[test]
 fn a_payload_that_never_fits_is_refused_before_anything_is_written_to_the_socket() {
     a_payload_that_never_fits_is_refused_before_anything_is_written(TransportRequest::Socket);
+}
+
+/// A client that only publishes, and never waits for anything.
+fn who_only_publishes_can_look(request: TransportRequest) {
+    let place = Place::new().listening().contracts(|_| {
+        "messages:\n  Blob: { tlv_type: 1200, domain: D, encoding: raw, max_size: 8192 }\n  \
+         Mark: { tlv_type: 1201, domain: D, fields: { at: { type: u64 } } }\n"
+            .to_owned()
+    });
+    let place = place.worker(
+        "small",
+        "import mycelium\nwith mycelium.connect() as channel:\n    for _ in channel:\n        pass\n",
+        "subscribe = [\"Blob\"]\nring_capacity = \"4KiB\"",
+    );
+    let bridge = place.start();
+    let mut client = connect(
+        &place,
+        &ConnectOptions::default().named("client").over(request),
+    );
+    assert_eq!(client.take_rejected().expect("open"), []);
+    let blob = [0; 2000];
+    let blob = Frame::new(1200, &blob).with_encoding(Encoding::Raw);
+    let mark = Frame::new(1201, &[0; 7]);
+    for frame in [&blob, &mark, &blob, &mark] {
+        client.publish_frame(frame, Some(WATCHDOG)).expect("room");
+    }
+    let mut rejected = Vec::new();
+    wait_until("the bridge's word on both topics", || {
+        rejected.extend(client.take_rejected().expect("open"));
+        rejected.len() == 2
+    });
+    rejected.sort_by_key(|it| it.topic_id);
+    let said: Vec<_> = rejected.iter().map(|it| (it.topic_id, it.name)).collect();
+    assert_eq!(said, [(1200, "WRONG_SIZE"), (1201, "WRONG_SIZE")]);
+    let [large, short] = &rejected[..] else {
+        unreachable!()
+    };
+    for part in [
+        "payload_len=2000",
+        "max_payload=1016",
+        "raise its ring_capacity",
+    ] {
+        assert!(large.reason.contains(part), "{part}: {}", large.reason);
+    }
+    for part in ["Mark", "expected=8..=8", "actual=7"] {
+        assert!(short.reason.contains(part), "{part}: {}", short.reason);
+    }
+    assert_eq!(client.statistics().dropped, 2);
+    let link = bridge.link("client").expect("its link").link;
+    wait_until("four dropped frames", || {
+        let snapshot = bridge.snapshot().expect("counters");
+        let mut links = snapshot.links.iter();
+        links.any(|(id, counters)| *id == link && counters.dropped == 4)
+    });
+}
+
+#[test]
+fn who_only_publishes_can_look_for_rejections() {
+    who_only_publishes_can_look(TransportRequest::Auto);
+}
+
+#[test]
+fn who_only_publishes_can_look_for_rejections_over_the_socket() {
+    who_only_publishes_can_look(TransportRequest::Socket);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use mycelium_messages::control::{Delivery, Subscribe};
 use mycelium_tests::{Place, expect, publish, python, quote, repository, subscribe, wait_until};
 use shm_transport::channel::Transport;
 use shm_transport::frame::FrameHeader;
+use zerocopy::IntoBytes as _;
 
 /// The only block of `docs/any-language.md` that opens like this.
 fn documented(language: &str) -> String {

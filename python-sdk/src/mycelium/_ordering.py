@@ -28,11 +28,22 @@ import ctypes
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Ordering", "detect", "disabled", "heavy_fence", "membarrier_registered", "one_thread_at_a_time"]
+__all__ = [
+    "Ordering",
+    "detect",
+    "disabled",
+    "heavy_fence",
+    "is_traced",
+    "membarrier_registered",
+    "one_thread_at_a_time",
+]
 
+_MONITORING_TOOLS = range(6)
+"""All numbers that ``sys.monitoring`` has for tools."""
 _CMD_QUERY = 0
 _CMD_GLOBAL_EXPEDITED = 1 << 1
 _CMD_REGISTER_GLOBAL_EXPEDITED = 1 << 2
@@ -64,6 +75,18 @@ def one_thread_at_a_time() -> bool:
     send takes the long way with its lock.
     """
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def is_traced() -> bool:
+    """Whether something may be called between any two lines: a debugger, or what measures coverage.
+
+    Each such call is a place where the interpreter may change threads, so that nothing of several lines is one step any
+    more. Then every send takes the long way with its lock, too.
+    """
+    if sys.gettrace() is not None or threading.gettrace() is not None:
+        return True
+    monitoring: Any = getattr(sys, "monitoring", None)
+    return monitoring is not None and any(monitoring.get_tool(tool) is not None for tool in _MONITORING_TOOLS)
 
 
 def disabled(what: str) -> bool:

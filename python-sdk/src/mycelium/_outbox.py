@@ -38,7 +38,7 @@ class Outbox(Inbox):
         self._gate = Lock()  # held from a claim to its commit, and by nobody who sleeps
         self._in_gate = 0  # the thread that holds it
         self._owner = 0  # the thread that receives
-        self._sleeper = 0  # the thread that waits for doorbell and socket
+        self._sleeper: dict[str, int] = {}  # the thread that waits for doorbell and socket, if one does
         self._recovery: Recovery | None = None
         self._down = False  # from the loss of a link until everything is restored
 
@@ -203,13 +203,11 @@ class Outbox(Inbox):
     def _may_sleep(self) -> bool:
         """Whether this thread may wait for doorbell and socket now; if so, it has to call :meth:`_slept`."""
         me = get_ident()
-        if self._sleeper in (0, me):  # no call from the look to the store
-            self._sleeper = me
-            return True
-        return False
+        return self._sleeper.setdefault("thread", me) == me  # the look and the store are one step
 
     def _slept(self) -> None:
-        self._sleeper = 0
+        if self._sleeper.get("thread") == get_ident():
+            self._sleeper.clear()
 
     def _blocked(self, deadline: int | None) -> float | None:
         """Milliseconds that a blocked sender may go on waiting, once the socket has been looked at.

@@ -24,7 +24,7 @@ from . import _layout as layout
 from ._alias import Alias
 from ._columns import Pin, Pins
 from ._frame import FrameHeader, header_word, parse_header, record_len
-from ._ordering import one_thread_at_a_time
+from ._ordering import is_traced, one_thread_at_a_time
 from ._segment import RingMemory
 from .exceptions import SegmentCorrupt
 
@@ -383,7 +383,8 @@ class Producer:
 
     def _set_limit(self) -> None:
         space = (self._head + self._capacity - 8 - self.bias) >> 3
-        self.limit = -1 if self._careful or self.shut else min(self._end - 1, space)
+        # A tracer is looked for here only: whenever the ring comes to its end, or seems full.
+        self.limit = -1 if self._careful or self.shut or is_traced() else min(self._end - 1, space)
 
     def has_room(self, count: int) -> bool:
         """Whether a record of ``count`` words fits now, padding included; looks at head if need be.

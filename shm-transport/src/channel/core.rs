@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mycelium_messages::control::{Gap, LinkError, Shutdown, TopicReply};
 use mycelium_messages::{InlineString, Message};
 
-use super::Statistics;
+use super::{Rejected, Statistics};
 use crate::error::{ChannelError, DecodeError};
 use crate::ring::Frame;
 use crate::socket::FrameStream;
@@ -18,6 +18,8 @@ pub(super) struct Core {
     pub(super) stream: FrameStream,
     pub(super) spin: SpinBudget,
     pub(super) replies: VecDeque<TopicReply>,
+    /// What the program has not been told yet: one entry for each topic at most.
+    pub(super) rejected: Vec<Rejected>,
     pub(super) end: Option<End>,
     /// The stream has ended; nothing is read from it any more.
     pub(super) hung_up: bool,
@@ -60,6 +62,13 @@ impl Core {
                     self.statistics.dropped += 1;
                     let reason = text(&reply.reason);
                     tracing::warn!(topic = reply.topic_id, %reason, "the bridge dropped a published frame");
+                    self.rejected.retain(|it| it.topic_id != reply.topic_id);
+                    self.rejected.push(Rejected {
+                        topic_id: reply.topic_id,
+                        code: reply.code.0,
+                        name: reply.code.name().unwrap_or("UNKNOWN"),
+                        reason,
+                    });
                 } else {
                     self.replies.push_back(reply);
                 }

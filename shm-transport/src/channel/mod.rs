@@ -43,7 +43,7 @@ pub use contracts::{ContractDifference, PeerContracts, ReportError};
 use contracts::{refused_topics, tell_differences};
 pub use ends::{EndsError, LinkEnds, LinkReservation, WaitError, WaitFor, Waited};
 pub use fallback::Fallback;
-pub use options::{ConnectOptions, Statistics, Transport, TransportRequest};
+pub use options::{ConnectOptions, Rejected, Statistics, Transport, TransportRequest};
 
 use self::core::{ControlFrame, Core, End, text};
 use crate::error::{ChannelError, ContractMismatch, HandshakeError};
@@ -146,6 +146,7 @@ impl Channel {
             stream,
             spin,
             replies: VecDeque::new(),
+            rejected: Vec::new(),
             end: None,
             hung_up: false,
             statistics: Statistics::default(),
@@ -259,6 +260,22 @@ impl Channel {
         }
         self.core.statistics.frames_out += 1;
         Ok(())
+    }
+
+    /// What the bridge has said since the last call about published frames that it drops: once per topic, for the first
+    /// of them. A program that receives besides sees it in the log and in [`Statistics::dropped`] as well; for one that
+    /// only publishes this is the way to look. Never waits; at most one system call where nothing has come.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Protocol`] if the bridge sent something that it must not, and if the socket fails. Not that the link
+    /// has ended.
+    pub fn take_rejected(&mut self) -> Result<Vec<Rejected>, ChannelError> {
+        match &self.data {
+            Data::Shm(_) => self.core.read_control()?,
+            Data::Socket(_) => self.core.look_for_replies()?,
+        }
+        Ok(std::mem::take(&mut self.core.rejected))
     }
 
     fn admit(&self, topic_id: u16) -> Result<(), ChannelError> {

@@ -48,7 +48,8 @@ pub enum TransportRequest {
 /// use mycelium_messages::control::FallbackCode;
 /// use shm_transport::channel::handshake::{Offer, OfferedTransport, offer, receive_hello};
 /// use shm_transport::channel::{
-///     Channel, ConnectOptions, ContractDifference, Fallback, PeerContracts, Statistics, Transport, TransportRequest,
+///     Channel, ConnectOptions, ContractDifference, Fallback, PeerContracts, Rejected, Statistics, Transport,
+///     TransportRequest,
 /// };
 /// use shm_transport::ring::{Fencing, Frame};
 /// use shm_transport::socket::FrameStream;
@@ -82,6 +83,8 @@ pub enum TransportRequest {
 ///
 /// assert_eq!(channel.recv(Some(Duration::from_secs(5)))?.to_vec(), b"welcome");
 /// channel.publish_frame(&Frame::new(1002, b"thanks"), None)?;
+/// let rejected: Vec<Rejected> = channel.take_rejected()?;
+/// assert_eq!(rejected, []);
 /// let counted: Statistics = channel.statistics();
 /// assert_eq!((counted.frames_in, counted.frames_out), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -153,6 +156,19 @@ impl ConnectOptions {
     }
 }
 
+/// The bridge drops what this side publishes on a topic; see [`Channel::take_rejected`](super::Channel::take_rejected).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The topic.
+    pub topic_id: u16,
+    /// Why: a code of the control frame `TopicReply`.
+    pub code: u16,
+    /// Its name, for example `WRONG_SIZE`.
+    pub name: &'static str,
+    /// The same for people, with the numbers on both sides.
+    pub reason: String,
+}
+
 /// What a channel counted since it was connected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -166,7 +182,8 @@ pub struct Statistics {
     pub wakeups_sent: u64,
     /// Sends on the stream that took bytes, those of the handshake included.
     pub sends: u64,
-    /// Times that the bridge said that it drops what this side publishes: once per topic.
+    /// Times that the bridge said that it drops what this side publishes: once per topic. Follows when this side next waits,
+    /// or looks for frames or for rejections.
     pub dropped: u64,
     /// Received frames that were passed over, because the layouts of both sides differ.
     pub skipped: u64,

@@ -209,6 +209,22 @@ impl Core {
         self.stream.fill().map_err(stream_error)
     }
 
+    /// Reads once, and picks control frames out; application frames stay in the buffer.
+    pub(super) fn look_for_replies(&mut self) -> Result<(), ChannelError> {
+        self.take_buffered_replies()?;
+        if self.end.is_some() {
+            return Ok(());
+        }
+        match self.fill()? {
+            FillOutcome::Data(_) => self.take_buffered_replies(),
+            FillOutcome::HangUp => {
+                self.hang_up();
+                Ok(())
+            }
+            FillOutcome::WouldBlock => Ok(()),
+        }
+    }
+
     pub(super) fn flush(&mut self) -> Result<bool, ChannelError> {
         self.stream.flush().map_err(stream_error)
     }

@@ -7,9 +7,9 @@ use mycelium_messages::Message;
 use mycelium_messages::message::Delivery;
 
 use super::{AsyncChannel, io_error};
-use crate::channel::Data;
 use crate::channel::core::Core;
 use crate::channel::topics::Asked;
+use crate::channel::{Data, Rejected};
 use crate::error::ChannelError;
 use crate::socket::FillOutcome;
 
@@ -58,6 +58,15 @@ impl AsyncChannel {
     pub async fn advertise<M: Message>(&mut self) -> Result<(), ChannelError> {
         let asked = Asked::of::<M>();
         self.request(asked, &asked.advertise()).await.map(drop)
+    }
+
+    /// As [`Channel::take_rejected`](crate::channel::Channel::take_rejected).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn take_rejected(&mut self) -> Result<Vec<Rejected>, ChannelError> {
+        self.channel.take_rejected()
     }
 
     async fn request<R: Message>(
