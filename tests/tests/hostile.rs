@@ -261,7 +261,7 @@ for transport in ("auto", "socket"):
         (bytes([255]) * 64, "payload_len=4294967295 max_payload="),
         (encode_frame(Welcome.TOPIC_ID, bytes(8)), "unexpected control frame: topic_id=2"),
         (encode_frame(Hello.TOPIC_ID, bytes(8)), "unexpected control frame: topic_id=1"),
-        (encode_frame(6, bytes(5)), "payload_len expected=34 actual=5"),
+        (encode_frame(6, bytes(5)), "payload_len expected=36 actual=5"),
         (encode_frame(999, b""), "unexpected control frame: topic_id=999"),
     ]:
         channel = mycelium.connect(sys.argv[1], name="hostile", transport=transport)
