@@ -88,10 +88,7 @@ impl Backlog {
     }
 
     /// Puts the next frame into the ring; `None` if none is due.
-    pub(super) fn forward(
-        &mut self,
-        to: &mut Producer,
-    ) -> Option<Result<(u16, usize), ReserveError>> {
+    pub(super) fn forward(&mut self, to: &mut Producer) -> Option<Result<(), ReserveError>> {
         if self.one_at_a_time {
             match to.is_empty() {
                 Ok(true) => self.in_hand = None,
@@ -103,7 +100,6 @@ impl Backlog {
         if let Err(error) = to.try_push(frame.header, &frame.payload) {
             return Some(Err(error));
         }
-        let moved = (frame.header.topic_id, frame.payload.len());
         let frame = self.frames.pop_front()?;
         if self.one_at_a_time {
             self.number += 1;
@@ -115,7 +111,7 @@ impl Backlog {
             });
             self.offset += record_len;
         }
-        Some(Ok(moved))
+        Some(Ok(()))
     }
 
     pub(super) fn can_forward(&mut self, to: &mut Producer) -> bool {

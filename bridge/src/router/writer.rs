@@ -243,11 +243,13 @@ impl Writer {
         while moved < limit && !self.broken {
             match self.forward_one() {
                 None => break,
-                Some(Ok((topic_id, len))) => {
-                    self.frames += 1;
-                    self.bytes += len as u64;
-                    let at = self.gaps.index_of(self.id, topic_id);
-                    self.gaps.delivered(at, len);
+                Some(Ok(fresh)) => {
+                    if let Some((topic_id, len)) = fresh {
+                        self.frames += 1;
+                        self.bytes += len as u64;
+                        let at = self.gaps.index_of(self.id, topic_id);
+                        self.gaps.delivered(at, len);
+                    }
                     moved += 1;
                 }
                 Some(Err(error)) => {
@@ -261,10 +263,12 @@ impl Writer {
         (moved, None)
     }
 
-    fn forward_one(&mut self) -> Option<Result<(u16, usize), ReserveError>> {
+    /// Topic and payload length of the frame that was moved; `None` for one of the backlog, which was counted as delivered
+    /// when it came into the ring for the first time.
+    fn forward_one(&mut self) -> Option<Result<Option<(u16, usize)>, ReserveError>> {
         if let Some(backlog) = &mut self.backlog {
             if let Some(outcome) = backlog.forward(&mut self.producer) {
-                return Some(outcome);
+                return Some(outcome.map(|()| None));
             }
             if !backlog.is_over(&mut self.producer) {
                 return None;
@@ -275,13 +279,13 @@ impl Writer {
         if !self.leftovers.is_empty() {
             let outcome = self.leftovers.forward(&mut self.producer);
             self.shut = self.broken || !self.leftovers.is_empty();
-            return outcome;
+            return outcome.map(|outcome| outcome.map(Some));
         }
         for _ in 0..self.lanes.len() {
             let at = self.next_lane % self.lanes.len();
             self.next_lane = at + 1;
             if let Some(outcome) = self.lanes[at].1.forward(&mut self.producer) {
-                return Some(outcome);
+                return Some(outcome.map(Some));
             }
         }
         None

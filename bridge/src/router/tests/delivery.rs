@@ -396,7 +396,12 @@ fn recalled_records_come_one_at_a_time_and_the_one_set_aside_never_again() {
     assert_eq!(got, (0..400).filter(|it| *it != 10).collect::<Vec<_>>());
     let gap = router.gaps()[0];
     assert_eq!((gap.quarantined, gap.total()), (1, 1));
-    assert_eq!(router.counters(worker.slot).waiting, 0);
+    let counters = router.counters(worker.slot);
+    assert_eq!(
+        (counters.frames_out, counters.bytes_out, counters.waiting),
+        (400, 400 * 16, 0),
+        "what came a second time was delivered once"
+    );
 }
 
 #[test]
@@ -496,5 +501,50 @@ proptest! {
         if policy == Delivery::Block {
             prop_assert_eq!(got.len(), published.len());
         }
+    }
+}
+
+#[test]
+fn what_waits_is_not_overtaken_when_the_policy_changes() {
+    use Delivery::{Block, Conflate, DropNewest, DropOldest};
+    let changes = [
+        (DropOldest, DropNewest),
+        (DropOldest, Block),
+        (DropOldest, Conflate),
+        (Conflate, DropNewest),
+        (Conflate, DropOldest),
+        (Conflate, Block),
+    ];
+    // The router looks at publishers and at what waits by turns.
+    for ((before, after), turns) in changes.into_iter().flat_map(|it| [(it, 0), (it, 1)]) {
+        let mut router = ticks(before);
+        let mut slow = link(&mut router, 1, 4096, &[TICK]);
+        let mut publisher = link(&mut router, 2, 65536, &[]);
+        publish(&mut router, &mut publisher, 0..1000);
+        assert!(router.counters(slow.slot).waiting > 0);
+        for _ in 0..turns {
+            router.poll();
+        }
+        // Room, and at once something that would take it.
+        let mut got = numbers(&mut slow);
+        assert!(router.subscribe_as(slow.slot, TICK, Some(after), None));
+        for number in 1000..1100 {
+            publisher.send(TICK, &tick(number % 3, number));
+        }
+        got.extend(rest(&mut router, &mut slow));
+        for key in 0..3 {
+            let of_key: Vec<_> = got.iter().filter(|number| *number % 3 == key).collect();
+            assert!(of_key.is_sorted(), "{before:?} to {after:?}: {of_key:?}");
+        }
+        let counters = router.counters(slow.slot);
+        assert_eq!(
+            (
+                got.len() as u64,
+                counters.frames_out + counters.missed,
+                counters.waiting
+            ),
+            (counters.frames_out, 1100, 0),
+            "{before:?} to {after:?}"
+        );
     }
 }
