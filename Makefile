@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-.PHONY: help demo test test-models loom miri fuzz stress test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
+.PHONY: help demo test test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -86,6 +86,9 @@ loom: ## The ring and the protocol of parking under every interleaving
 
 stress: ## Two processes that are killed again and again, for STRESS_SECONDS (120)
 	STRESS_SECONDS=$${STRESS_SECONDS:-120} $(CARGO) test --release --package shm-transport --test stress
+
+chaos: $(VENV)/.dev ## CHAOS_FAULTS (10000) random faults from CHAOS_SEED (1) at a bridge with workers in both languages
+	CHAOS_FAULTS=$${CHAOS_FAULTS:-10000} $(CARGO) test --package mycelium-tests --test chaos -- --nocapture
 
 fuzz: ## What a peer can write, under libFuzzer; FUZZ_SECONDS (60) per target
 	.ci/fuzz

@@ -4,6 +4,7 @@
 //! `MYCELIUM_PYTHON`, which `make test` sets, otherwise the `.venv` of the repository).
 
 pub mod bus;
+pub mod chaos;
 pub mod dynamic;
 pub mod pages;
 mod process;

@@ -106,13 +106,27 @@ impl BridgeProcess {
         place: &Place,
         variables: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Self {
-        let log = place.path().join("bridge.log");
+        let _ = place.write_config();
+        Self::of_folder(place.path(), variables)
+    }
+
+    /// As [`BridgeProcess::start_with`], with the `bridge.toml` that is in this folder.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn of_folder<'a>(
+        folder: &Path,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let log = folder.join("bridge.log");
         let output = std::fs::File::create(&log).expect("create the log");
         let mut command = Command::new(bridge_binary());
         command
             .arg("run")
             .arg("--config")
-            .arg(place.write_config())
+            .arg(folder.join("bridge.toml"))
             .stdin(Stdio::null());
         command
             .stdout(output.try_clone().expect("share the log"))
