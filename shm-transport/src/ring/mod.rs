@@ -18,6 +18,8 @@
 //! 3. Store 0 at `index(p + r)`, so that the next header reads as empty.
 //! 4. Store the header word at `index(p)` with release ordering. This is the commit.
 //!
+//! Steps 2 and 3 come in either order: nobody looks there before step 4.
+//!
 //! Where padding is needed the record itself goes to index 0, and step 4 first stores its header there and then
 //! commits both with the header word of the padding record.
 //!
@@ -79,6 +81,7 @@
 
 #[cfg_attr(loom, path = "backing_loom.rs")]
 mod backing;
+mod backwards;
 mod batch;
 mod consumer;
 #[cfg(not(loom))]

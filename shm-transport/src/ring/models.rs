@@ -26,7 +26,11 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 
 /// An empty ring whose next record starts at `position`.
 fn ring_at(position: u64) -> (RingMemory, Producer, Consumer) {
-    let memory = RingMemory::heap(CAPACITY).expect("a small ring");
+    ring_of(CAPACITY, position)
+}
+
+fn ring_of(capacity: usize, position: u64) -> (RingMemory, Producer, Consumer) {
+    let memory = RingMemory::heap(capacity).expect("a small ring");
     let mut producer = Producer::attach(memory.clone()).expect("producer");
     let mut consumer = Consumer::attach(memory.clone()).expect("consumer");
     for _ in 0..position / 8 {
@@ -80,6 +84,36 @@ fn frames_are_read_as_they_were_written_across_the_end_of_the_data_area() {
             2
         });
         read_all(&mut consumer, 3, writer);
+    });
+}
+
+/// Long enough to be written back to front, with chunks that overlap.
+#[test]
+fn a_payload_of_several_words_is_read_as_it_was_written() {
+    check(|| {
+        let (_, mut producer, mut consumer) = ring_of(2 * CAPACITY, 96);
+        let writer = thread::spawn(move || {
+            for value in 1..=2_u8 {
+                let payload: [u8; 24] = std::array::from_fn(|at| value * 100 + at as u8);
+                producer
+                    .try_push(FrameHeader::new(TOPIC, 24), &payload)
+                    .expect("room");
+            }
+        });
+        let mut next = 1;
+        let mut look = |consumer: &mut Consumer| {
+            let guard = consumer.try_read().expect("sound ring")?;
+            let expected: [u8; 24] = std::array::from_fn(|at| next * 100 + at as u8);
+            assert_eq!(guard.frame().to_vec(), expected);
+            next += 1;
+            Some(())
+        };
+        for _ in 0..3 {
+            look(&mut consumer);
+        }
+        writer.join().expect("writer");
+        while look(&mut consumer).is_some() {}
+        assert_eq!(next, 3, "every frame once");
     });
 }
 

@@ -6,6 +6,7 @@ use mycelium_messages::Message;
 
 use super::Fencing;
 use super::backing::Payload;
+use super::backwards;
 use super::batch::{Batch, BatchState};
 use super::memory::{End, RingMemory};
 use super::record::{self, Frame, Record};
@@ -223,14 +224,13 @@ impl Producer {
             let last = placement.index + placement.record_len - layout::FRAME_ALIGN;
             self.memory.word(last).store(0, Ordering::Relaxed);
         }
+        self.end_at(placement.end);
+        let target = self.memory.payload(placement.index, payload_len);
         // SAFETY: source: by the contract of this function. Target: the whole payload of the record that `admit` found
         // room for, which lies inside the data area and which the consumer does not read before the commit.
-        unsafe {
-            self.memory
-                .payload(placement.index, payload_len)
-                .write_from(0, source, payload_len);
-        }
-        self.commit(header, placement);
+        unsafe { backwards::write(target, source, payload_len) }
+        let (index, word) = self.link(header, placement);
+        self.show(index, word, placement.end);
         Ok(())
     }
 
@@ -436,9 +436,21 @@ impl Producer {
     /// Commits everything from the present position to `end`, whose first header word is `word`.
     #[inline]
     pub(super) fn publish(&mut self, index: usize, word: u64, end: u64) {
+        self.end_at(end);
+        self.show(index, word, end);
+    }
+
+    /// Makes the next header word, at position `end`, read as empty.
+    #[inline]
+    fn end_at(&self, end: u64) {
         self.memory
             .word(self.index(end))
             .store(0, Ordering::Relaxed);
+    }
+
+    /// Makes everything from the present position to `end` visible, where [`Producer::end_at`] has stored.
+    #[inline]
+    fn show(&mut self, index: usize, word: u64, end: u64) {
         // SYNC: commit (release, here) ↔ read (acquire, Consumer::look): the payload, the header words behind this one
         // and the zero behind the last record are visible to whoever sees the header word.
         self.memory.word(index).store(word, Ordering::Release);
