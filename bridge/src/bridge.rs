@@ -7,11 +7,11 @@ use std::time::Duration;
 use mycelium_contracts::Encoding as Written;
 use shm_transport::frame::Encoding;
 use shm_transport::socket::Address;
-use shm_transport::wakeup::{WaitStrategy, default_spin_us};
+use shm_transport::wakeup::WaitStrategy;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped};
+use crate::data_plane::{DataPlane, DataPlaneHandle, Snapshot, Stopped, default_spin_us};
 use crate::event_loop::{
     ControlOptions, ControlPlane, ControlThread, ReloadCounters, StartError, WorkerStatus,
 };

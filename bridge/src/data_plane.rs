@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use shm_transport::layout::FENCED_PARK_MS;
-use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy, heavy_fence};
+use shm_transport::wakeup::{self, Doorbell, SpinBudget, WaitStrategy, heavy_fence};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::router::{Granted, LinkCounters, LinkGap, LinkView, Rounds, Router, RouterEvent};
@@ -28,6 +28,15 @@ const COMMAND_KEY: u64 = u64::MAX;
 /// Longest spin while a subscriber is full: it makes room once per eighth of its ring, which is long, and it may need
 /// this very core for it. Long enough to take in a burst of answers without a wakeup for each.
 const STALLED_SPIN: Duration = Duration::from_micros(10);
+
+/// The longest spin of the bridge and its peers where the configuration names none, in microseconds. A message through a
+/// bridge keeps three sides busy, so with two processors spinning only keeps the third from running.
+pub(crate) fn default_spin_us() -> u32 {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 | 2 => 0,
+        _ => wakeup::default_spin_us(),
+    }
+}
 
 /// Somebody who waits until what was published is delivered.
 struct Settling {

@@ -12,7 +12,6 @@ use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::ring::Fencing;
 use shm_transport::socket::{FrameStream, Stream};
-use shm_transport::wakeup::default_spin_us;
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -30,7 +29,7 @@ use super::worker_link::{
 };
 use crate::bridge::wait_strategy;
 use crate::config::{Config, MemoryConfig, TransportMode, WorkerConfig};
-use crate::data_plane::DataPlaneHandle;
+use crate::data_plane::{DataPlaneHandle, default_spin_us};
 use crate::event_loop::{ControlHandle, ExitedWorker, Links, StartedWorker};
 use crate::listen::{Client, NotAllowed};
 use crate::reload::Plan;

@@ -12,7 +12,7 @@ use shm_transport::error::HandshakeError;
 use shm_transport::pump::Pump;
 use shm_transport::ring::Fencing;
 use shm_transport::socket::FrameStream;
-use shm_transport::wakeup::{default_spin_us, membarrier_is_available};
+use shm_transport::wakeup::membarrier_is_available;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::end::SessionEnd;
@@ -23,7 +23,7 @@ use super::registry::{NameTaken, Shared};
 use super::session::{Notice, Session, Surroundings};
 use super::topics::Topics;
 use super::wire::Wire;
-use crate::data_plane::Stopped;
+use crate::data_plane::{Stopped, default_spin_us};
 use crate::listen::{Client, ClientStream, Endpoint, Peer};
 use crate::routes::LinkId;
 

@@ -7,7 +7,7 @@ use mycelium_bench_harness::sample::{Percentiles, median};
 use mycelium_benches::inline::{BURST, InlineRouter};
 use shm_transport::channel::Transport;
 
-use crate::catalog::{Case, Way};
+use crate::catalog::{Case, Waits, Way};
 use crate::idle::Idle;
 use crate::site::{Setup, text};
 use crate::{echo, fan_out, idle};
@@ -16,11 +16,15 @@ use crate::{echo, fan_out, idle};
 const WARM_UP: usize = 200;
 /// Longest spin that a configuration may ask for.
 const SPIN_LONG_US: u32 = 1_000_000;
+/// Longest spin where all sides spin: the default with three cores.
+const SPIN_US: u32 = 50;
 
 /// How cases run.
 pub(crate) struct Runner {
     pub(crate) python: PathBuf,
     pub(crate) millis: u64,
+    /// Of the cases that leave it to the bridge.
+    pub(crate) spin_us: Option<u32>,
     pub(crate) idle_links: u32,
     pub(crate) idle_millis: u64,
 }
@@ -84,8 +88,13 @@ impl Runner {
                 let (router, all) = self.router(limit)?;
                 (figures.router_ns, figures.all_ns) = (Some(router), Some(all));
             }
-            Way::Echo { transport, spins } => {
-                let setup = self.echo_setup(transport, if spins { None } else { Some(0) });
+            Way::Echo { transport, waits } => {
+                let spin_us = match waits {
+                    Waits::Default => self.spin_us,
+                    Waits::Spinning => Some(SPIN_US),
+                    Waits::Parked => Some(0),
+                };
+                let setup = self.echo_setup(transport, spin_us);
                 figures.round_trip_ns = Some(echo::through_bridge(&setup, limit)?);
             }
             Way::EchoInline => {
@@ -93,7 +102,10 @@ impl Runner {
                 figures.round_trip_ns = Some(echo::inline(&setup, limit)?);
             }
             Way::Rate { transport } => {
-                figures.rate = Some(echo::rate(&self.echo_setup(transport, None), limit)?);
+                figures.rate = Some(echo::rate(
+                    &self.echo_setup(transport, self.spin_us),
+                    limit,
+                )?);
             }
             Way::FanOut { workers } => {
                 let workers = vec![("count", None); workers];
@@ -133,7 +145,7 @@ impl Runner {
         Setup {
             python: &self.python,
             transport: Transport::Shm,
-            spin_us: None,
+            spin_us: self.spin_us,
             delivery,
             workers,
             more: "",

@@ -19,7 +19,7 @@ pub(crate) enum Way {
     /// The router alone, polled by the thread that publishes and reads.
     Router,
     /// Client, bridge, worker, bridge, client; one message at a time.
-    Echo { transport: Transport, spins: bool },
+    Echo { transport: Transport, waits: Waits },
     /// The same with an actor that polls the data plane itself: two threads that spin.
     EchoInline,
     /// As `Echo`, with many messages on their way.
@@ -32,23 +32,52 @@ pub(crate) enum Way {
     Idle,
 }
 
+/// What every side does that has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Waits {
+    /// As the bridge says if it is not told otherwise.
+    Default,
+    /// It polls for a while, whether there are cores for that or not.
+    Spinning,
+    /// It sleeps at once.
+    Parked,
+}
+
 use Transport::{Shm, Socket};
 
 const fn case(name: &'static str, title: &'static str, way: Way) -> Case {
     Case { name, title, way }
 }
 
-const fn echo(transport: Transport, spins: bool) -> Way {
-    Way::Echo { transport, spins }
+const fn echo(transport: Transport, waits: Waits) -> Way {
+    Way::Echo { transport, waits }
 }
 
 /// All cases; those that are compared follow one another.
 pub(crate) const CASES: &[Case] = &[
     case("router", "router, 64 B to one link", Way::Router),
-    case("echo-shm", "shared memory, spinning", echo(Shm, true)),
-    case("echo-socket", "socket, spinning", echo(Socket, true)),
-    case("echo-shm-parked", "shared memory, parked", echo(Shm, false)),
-    case("echo-socket-parked", "socket, parked", echo(Socket, false)),
+    case("echo-shm", "shared memory", echo(Shm, Waits::Default)),
+    case("echo-socket", "socket", echo(Socket, Waits::Default)),
+    case(
+        "echo-shm-spinning",
+        "shared memory, all three spinning",
+        echo(Shm, Waits::Spinning),
+    ),
+    case(
+        "echo-socket-spinning",
+        "socket, all three spinning",
+        echo(Socket, Waits::Spinning),
+    ),
+    case(
+        "echo-shm-parked",
+        "shared memory, parked",
+        echo(Shm, Waits::Parked),
+    ),
+    case(
+        "echo-socket-parked",
+        "socket, parked",
+        echo(Socket, Waits::Parked),
+    ),
     case(
         "echo-inline",
         "shared memory, spinning, the client polls the data plane itself",
@@ -122,8 +151,15 @@ pub(crate) const GOALS: &[Goal] = &[
 ];
 
 /// Keys of median round trips, in microseconds, with their cases.
-pub(crate) const ROUND_TRIPS: &[(&str, &str)] =
-    &[("rtt_us_shm", "echo-shm"), ("rtt_us_socket", "echo-socket")];
+pub(crate) const ROUND_TRIPS: &[(&str, &str)] = &[
+    ("rtt_us_shm", "echo-shm"),
+    ("rtt_us_shm_inline", "echo-inline"),
+    ("rtt_us_shm_parked", "echo-shm-parked"),
+    ("rtt_us_shm_spinning", "echo-shm-spinning"),
+    ("rtt_us_socket", "echo-socket"),
+    ("rtt_us_socket_parked", "echo-socket-parked"),
+    ("rtt_us_socket_spinning", "echo-socket-spinning"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,9 @@ struct Run {
     /// How long links are idle, in milliseconds [default: 4000, with --quick 100]
     #[arg(long, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     idle_millis: Option<u64>,
+    /// Longest spin before sleeping, in microseconds, for the cases that leave it to the bridge
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    spin_us: Option<u32>,
     /// Python interpreter with the SDK
     #[arg(long, default_value = ".venv/bin/python")]
     python: PathBuf,
@@ -103,6 +106,7 @@ impl Run {
         let runner = Runner {
             python: self.python.clone(),
             millis,
+            spin_us: self.spin_us,
             idle_links: self.idle_links.unwrap_or(idle_links),
             idle_millis: self.idle_millis.unwrap_or(idle_millis),
         };

@@ -21,8 +21,7 @@ pub(crate) type Runs = rounds::Runs<Case, Figures>;
 /// The report, as it is written to the file.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    /// Figures by key; `null` where there is none, and `cases` says why. `rtt_us_shm` and `rtt_us_socket` are medians of
-    /// sides that spin.
+    /// Figures by key; `null` where there is none, and `cases` says why.
     #[serde(flatten)]
     figures: BTreeMap<&'static str, Option<f64>>,
     /// By the number of workers.

@@ -28,7 +28,7 @@ const END: u64 = u64::MAX;
 const HIGHEST_NS: u64 = 60_000_000_000;
 /// A side that spins does so until it is told to end.
 const SPIN_FOR_EVER_US: u32 = 60_000_000;
-/// What a bridge tells its workers on a machine with two cores.
+/// What a bridge tells its workers on a machine with three cores.
 const USUAL_SPIN_US: u32 = 50;
 
 /// Where cases run.
