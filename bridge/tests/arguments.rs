@@ -87,6 +87,7 @@ fn what_is_no_configuration_is_said_with_what_to_do() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is left out says so")]
 fn a_file_that_this_user_may_not_read_is_said_to_be_one() {
     let site = Site::new("", "");
     let file = site.config();

@@ -71,6 +71,21 @@ fn residence_and_the_health_of_both_planes_are_shown() {
     assert_eq!(value("mycelium_data_plane_silent_seconds"), None);
 }
 
+/// Nobody can write to its rings, so the data plane sleeps until something happens.
+#[test]
+fn a_worker_that_has_not_attached_keeps_nobody_awake() {
+    let site = Site::new("listen = 'bridge.sock'", WORKER);
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let parks = || bridge.status().plane.expect("the data plane answers").parks;
+    let before = wait_for("a sleep", || Some(parks()).filter(|&parks| parks > 0));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Bounded sleeps last a millisecond.
+    let slept = parks() - before;
+    if shm_transport::wakeup::membarrier_is_available() {
+        assert!(slept < 50, "{slept} sleeps");
+    }
+}
+
 /// The paths of all keys; those of lists with `[]`.
 fn key_paths(value: &serde_json::Value, at: &str, paths: &mut Vec<String>) {
     match value {

@@ -111,6 +111,7 @@ fn a_place_where_nobody_can_listen_is_named_with_what_to_do_and_nothing_is_left(
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is left out says so")]
 fn another_user_can_neither_take_the_place_nor_look_at_the_bridge() {
     let site = Site::new("listen = 'bridge.sock'", "");
     let mut other = program(&["run"], &site);

@@ -24,8 +24,8 @@ fn a_rust_client_takes_over_a_connection() {
     let bridge = place.start();
     let mut actor = bridge.attach("actor").expect("attach");
     let addresses = bridge.addresses().iter().map(ToString::to_string);
-    let port = addresses.filter_map(|it| it.strip_prefix("tcp:").map(str::to_owned));
-    let port = port.last().expect("a port");
+    let mut port = addresses.filter_map(|it| it.strip_prefix("tcp:").map(str::to_owned));
+    let port = port.next_back().expect("a port");
     let local = UnixStream::connect(place.socket()).expect("connect");
     let remote = TcpStream::connect(port).expect("connect");
     for (number, name, transport) in [

@@ -10,7 +10,6 @@ use mycelium_contracts::Delivery;
 use mycelium_messages::control::RefusedCode;
 use shm_transport::channel::handshake::receive_hello;
 use shm_transport::channel::{Fallback, TransportRequest};
-use shm_transport::ring::Fencing;
 use shm_transport::socket::{FrameStream, Stream};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
@@ -21,7 +20,7 @@ use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
 use super::reports::on_router_event;
-use super::serve::{ServeError, serve_client, serve_worker};
+use super::serve::{ServeError, local_fencing, serve_client, serve_worker};
 use super::session::{Notice, watch};
 use super::uplink::Uplinks;
 use super::worker_link::{
@@ -120,7 +119,7 @@ impl LinkLayer {
             .update(*link, |entry| entry.status.degraded = memory.degraded());
         self.shared.plane.replace(
             *link,
-            memory.bridge_side(Fencing::Fenced)?,
+            memory.bridge_side(local_fencing())?,
             terms.clone(),
             topics(terms),
         )?;

@@ -161,7 +161,8 @@ async fn open_wire(
     Ok(Wire::Pumped(Box::new(Pump::new(ends, stream))))
 }
 
-/// The fencing between two threads of this process.
+/// The fencing between two threads of this process, and of a link that no peer has been given yet: nobody can write to its
+/// rings, so no sleep has to be bounded for its sake.
 pub(crate) fn local_fencing() -> Fencing {
     if membarrier_is_available() {
         Fencing::Asymmetric
@@ -365,7 +366,7 @@ async fn serve_named_client(
     let wanted = shared.client_terms(&name);
     shared.plane.add(
         link,
-        memory.bridge_side(Fencing::Fenced)?,
+        memory.bridge_side(local_fencing())?,
         wanted,
         Vec::new(),
     )?;

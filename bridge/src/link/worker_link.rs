@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use mycelium_contracts::Contracts;
-use shm_transport::ring::Fencing;
 
 use super::layer::create_memory;
 use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, Suspicion};
 use super::registry::Shared;
+use super::serve::local_fencing;
 use crate::config::{self, WorkerConfig};
 use crate::router::{DeliveryTerms, Subscription};
 use crate::routes::LinkId;
@@ -39,7 +39,7 @@ pub(super) fn create_link(
     let terms = delivery_terms(config, &shared.contracts);
     shared.plane.add(
         link,
-        memory.bridge_side(Fencing::Fenced)?,
+        memory.bridge_side(local_fencing())?,
         terms.clone(),
         topics(&terms),
     )?;

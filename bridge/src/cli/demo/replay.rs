@@ -12,6 +12,7 @@ use mycelium_messages::bandit::{Action, Mode, Quote, ReplayMark, ReplayReport, S
 use mycelium_messages::{InlineString, Message};
 use shm_transport::channel::Transport;
 use shm_transport::error::{ChannelError, DecodeError};
+use shm_transport::wakeup::default_spin_us;
 
 use super::audit::{Answers, Published};
 
@@ -334,8 +335,10 @@ fn write_config(paths: &Paths, transport: Transport) -> Result<PathBuf, DemoErro
     let examples = absolute(&paths.root.join("python-sdk/examples/demo"));
     let python = absolute(&paths.python);
     let name = transport.name();
+    // The publisher drives the data plane on its own thread, so no third side wants a core while publisher and worker spin.
+    let spin_us = default_spin_us();
     let mut text = format!(
-        "[bridge]\ncontracts = {contracts:?}\ntransport = {name:?}\nring_capacity = \"1MiB\"\n"
+        "[bridge]\ncontracts = {contracts:?}\ntransport = {name:?}\nring_capacity = \"1MiB\"\nspin_us = {spin_us}\n"
     );
     for worker in WORKERS {
         let script = examples.join(format!("replay_{worker}.py"));
