@@ -88,7 +88,7 @@ stress: ## Two processes that are killed again and again, for STRESS_SECONDS (12
 	STRESS_SECONDS=$${STRESS_SECONDS:-120} $(CARGO) test --release --package shm-transport --test stress
 
 chaos: $(VENV)/.dev ## CHAOS_FAULTS (10000) random faults from CHAOS_SEED (1) at a bridge with workers in both languages
-	CHAOS_FAULTS=$${CHAOS_FAULTS:-10000} $(CARGO) test --package mycelium-tests --test chaos -- --nocapture
+	CHAOS_FAULTS=$${CHAOS_FAULTS:-10000} $(CARGO) test --test chaos -- --nocapture
 
 fuzz: ## What a peer can write, under libFuzzer; FUZZ_SECONDS (60) per target
 	.ci/fuzz

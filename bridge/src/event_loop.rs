@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::listen::{ListenError, Listening, Peer};
 use crate::notify::Notifier;
-use crate::shutdown::{Shutdown, Step, Summary};
+use crate::shutdown::{Shutdown, Step, Summary, TERMINATE_GRACE};
 use crate::status::Windows;
 use crate::supervisor::guard::Guard;
 use crate::worker::{Action, Input};
@@ -201,6 +201,9 @@ impl<L: Links> ControlPlane<L> {
         self.publish_status();
         let mut summary = self.shutdown.summary().clone();
         summary.failed = self.failed.into_values().collect();
+        // A data plane that stands still does not keep the bridge from ending.
+        let undelivered = tokio::time::timeout(TERMINATE_GRACE, self.links.undelivered());
+        summary.undelivered = undelivered.await.ok();
         summary
     }
 

@@ -186,6 +186,9 @@ pub struct Summary {
     pub workers_left: usize,
     /// Clients that were still connected at the end.
     pub clients_cut: usize,
+    /// Frames for workers that ended for good without having acknowledged them, since the bridge began; `None` if the data
+    /// plane did not say.
+    pub undelivered: Option<u64>,
     /// From the request to the end.
     pub duration: Duration,
     /// Workers that had failed for good before: a crash loop, or a failure with a policy of no restart.
@@ -204,7 +207,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "bridge stopped: reason={}, workers={}, drained={}, terminated={}, killed={}, left={}, clients_cut={}, duration_ms={}",
+            "bridge stopped: reason={}, workers={}, drained={}, terminated={}, killed={}, left={}, clients_cut={}, undelivered={}, duration_ms={}",
             self.reason,
             self.workers,
             self.drained,
@@ -212,6 +215,8 @@ impl fmt::Display for Summary {
             self.killed,
             self.workers_left,
             self.clients_cut,
+            self.undelivered
+                .map_or_else(|| "unknown".to_owned(), |frames| frames.to_string()),
             self.duration.as_millis()
         )?;
         if !self.failed.is_empty() {

@@ -282,3 +282,46 @@ fn a_handshake_during_the_shutdown_is_refused() {
     bridge.signal(Sig::SIGTERM);
     assert_eq!(bridge.wait().code(), Some(1));
 }
+
+#[test]
+fn what_a_worker_has_not_acknowledged_in_the_end_is_reported_by_message() {
+    let worker = r#"
+import time, mycelium
+with mycelium.connect() as channel:
+    quote = next(iter(channel))
+    time.sleep(1000)
+"#;
+    let place = Place::new()
+        .bridge("shutdown_timeout_ms = 1")
+        .listening()
+        .worker("worker", worker, "subscribe = [\"Quote\"]");
+    let mut bridge = BridgeProcess::listening(&place, None);
+    let connect = |name: &str| {
+        let options = ConnectOptions::for_contracts(&CONTRACTS).named(name);
+        Channel::connect(&place.address(), &options).expect("connect")
+    };
+    let (mut publisher, mut reader) = (connect("publisher"), connect("reader"));
+    reader.subscribe::<Quote>().expect("subscribe");
+    for sequence in 1..=6 {
+        publisher
+            .publish(&quote(sequence), Some(WATCHDOG))
+            .expect("publish");
+        // A frame goes to all subscribers before the next one.
+        let got: Quote = reader
+            .recv(Some(WATCHDOG))
+            .expect("a frame")
+            .read()
+            .expect("a quote");
+        assert_eq!(got.sequence, sequence);
+    }
+    drop((publisher, reader));
+    bridge.signal(Sig::SIGTERM);
+    assert_eq!(bridge.wait().code(), Some(1));
+    let log = bridge.log();
+    let line = log.lines().find(|line| line.contains("undelivered_bytes"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for part in ["worker", "undelivered_frames=6", "Quote=6"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(log.contains("clients_cut=0, undelivered=6, "), "{log}");
+}

@@ -95,4 +95,8 @@ pub trait Links {
     fn client_refused(&mut self, client: Client, error: &NotAllowed);
     /// The bridge is stopping: accept no more handshakes, send every peer a Shutdown frame.
     fn ask_to_end(&mut self, deadline: Duration, reason: &str);
+    /// Frames that were discarded because their worker ended for good, once the last links have been given up.
+    fn undelivered(&mut self) -> impl Future<Output = u64> {
+        std::future::ready(0)
+    }
 }

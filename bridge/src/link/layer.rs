@@ -13,7 +13,7 @@ use shm_transport::channel::{Fallback, TransportRequest};
 use shm_transport::socket::{FrameStream, Stream};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::handshake::{LinkTerms, REFUSAL_TIMEOUT, refused};
 use super::memory::{LinkMemory, LinkSetupError};
@@ -49,6 +49,10 @@ pub struct LinkLayer {
     workers: HashMap<usize, WorkerLink>,
     router_events: Option<mpsc::UnboundedReceiver<RouterEvent>>,
     sessions: HashMap<usize, JoinHandle<()>>,
+    /// Links of workers that have ended for good, being given up; each returns the frames that are discarded with it.
+    discards: JoinSet<u64>,
+    /// Of those that have been.
+    undelivered: u64,
     uplinks: Uplinks,
 }
 
@@ -89,6 +93,8 @@ impl LinkLayer {
                 workers,
                 router_events,
                 sessions: HashMap::new(),
+                discards: JoinSet::new(),
+                undelivered: 0,
                 uplinks,
             },
             registry,
@@ -133,29 +139,50 @@ impl LinkLayer {
         let Some(WorkerLink { link, memory, .. }) = self.workers.remove(&worker) else {
             return;
         };
-        let undelivered_bytes = memory.unacknowledged();
-        if undelivered_bytes > 0 {
-            tracing::warn!(worker = %config.name, undelivered_bytes, "worker ended for good; what it had not acknowledged is discarded");
-        }
         // The name is free for a worker of a new configuration; what was published is still delivered.
         self.shared.lock().links.remove(&link);
-        let shared = Arc::clone(&self.shared);
+        while let Some(frames) = self.discards.try_join_next() {
+            self.undelivered += frames.unwrap_or_default();
+        }
         let session = self.sessions.remove(&worker);
-        tokio::spawn(async move {
+        let (shared, name) = (Arc::clone(&self.shared), config.name.clone());
+        self.discards.spawn(async move {
             if let Some(session) = session {
                 let _ = session.await;
             }
             // A data plane that has stopped has dropped the link as well.
-            if let Ok(counters) = shared.plane.drain(link).await
-                && counters.waiting > 0
-            {
-                tracing::warn!(%link, undelivered_frames = counters.waiting, "frames that waited in front of the ring are discarded");
-            }
+            let waiting = shared.plane.drain(link).await.map_or(0, |it| it.waiting);
+            report_discarded(&shared, &name, &memory, waiting)
         });
     }
 }
 
+/// Says what a worker leaves behind for which there is no successor, and returns the number of frames. A ring that its peer has
+/// garbled has none to count.
+fn report_discarded(shared: &Shared, worker: &str, memory: &LinkMemory, waiting: u64) -> u64 {
+    let topics = memory.unacknowledged_frames().unwrap_or_default();
+    let undelivered_frames = topics.values().sum::<u64>() + waiting;
+    let undelivered_bytes = memory.unacknowledged();
+    if undelivered_frames > 0 || undelivered_bytes > 0 {
+        let named = topics.iter().map(|(topic_id, frames)| {
+            let message = shared.contracts.by_id(*topic_id);
+            let name = message.map_or_else(|| topic_id.to_string(), |it| it.name.clone());
+            format!("{name}={frames}")
+        });
+        let topics = named.collect::<Vec<_>>().join(",");
+        tracing::warn!(%worker, undelivered_frames, undelivered_bytes, topics, waiting, "worker ended for good; what it had not acknowledged is discarded");
+    }
+    undelivered_frames
+}
+
 impl Links for LinkLayer {
+    async fn undelivered(&mut self) -> u64 {
+        while let Some(frames) = self.discards.join_next().await {
+            self.undelivered += frames.unwrap_or_default();
+        }
+        self.undelivered
+    }
+
     fn begin(&mut self, control: ControlHandle) {
         self.shared.lock().control = Some(control);
         if let Some(mut events) = self.router_events.take() {

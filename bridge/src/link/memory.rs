@@ -1,6 +1,7 @@
 //! The rings and doorbells of one link, kept by the bridge for as long as the link exists: across peers, and whatever
 //! transport the peer of the moment uses.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use mycelium_messages::control::FallbackCode;
@@ -175,6 +176,14 @@ impl LinkMemory {
             asleep: to_peer.consumer_parked && transport == Some(Transport::Shm),
             held_up: self.rings[RING_TO_BRIDGE].occupancy() > 0,
         }
+    }
+
+    /// How many frames of each topic the peer has not acknowledged.
+    pub(crate) fn unacknowledged_frames(&self) -> Result<BTreeMap<u16, u64>, Corrupt> {
+        let mut topics = BTreeMap::new();
+        self.rings[RING_TO_PEER]
+            .unreleased(|header| *topics.entry(header.topic_id).or_default() += 1)?;
+        Ok(topics)
     }
 
     /// Bytes of records that the peer has not acknowledged.

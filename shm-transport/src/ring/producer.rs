@@ -515,6 +515,17 @@ impl RingMemory {
     pub fn committed_end(&self) -> Result<u64, Corrupt> {
         committed_end(self).map(|(_, position)| position)
     }
+
+    /// Shows the header of every frame that the consumer has not released, the oldest first. Changes nothing; costs one look at
+    /// each of them. Exact if both ends are gone; otherwise true of frames that were there during the call.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if no correct pair of peers can have left the ring so.
+    pub fn unreleased(&self, show: impl FnMut(FrameHeader)) -> Result<(), Corrupt> {
+        let (head, end) = committed_end(self)?;
+        walk(self, head, end, show).map(drop)
+    }
 }
 
 /// Finds the head and the end of the last committed record.
@@ -542,14 +553,9 @@ fn committed_end(memory: &RingMemory) -> Result<(u64, u64), Corrupt> {
     if position > limit || !position.is_multiple_of(layout::FRAME_ALIGN as u64) {
         return Err(corrupt("tail", tail, (head, limit)));
     }
-    while position < limit {
-        let index = position as usize & (memory.capacity() - 1);
-        let word = memory.word(index).load(Ordering::Acquire);
-        match record::check(word, index, memory.capacity(), position)? {
-            Record::Empty => return Ok((head, position)),
-            Record::Padding { len } => position += len as u64,
-            Record::Frame(header) => position += header.record_len() as u64,
-        }
+    position = walk(memory, position, limit, |_| ())?;
+    if position < limit {
+        return Ok((head, position));
     }
     // The producer keeps eight bytes free, so a ring without any zero word was not written by one.
     Err(corrupt(
@@ -557,4 +563,27 @@ fn committed_end(memory: &RingMemory) -> Result<(u64, u64), Corrupt> {
         position,
         (head, limit - layout::FRAME_HEADER_LEN as u64),
     ))
+}
+
+/// Shows the frames from a position to the first zero header word, but not beyond `limit`, and returns where it stopped: at or
+/// behind the limit if there was no such word.
+fn walk(
+    memory: &RingMemory,
+    mut position: u64,
+    limit: u64,
+    mut show: impl FnMut(FrameHeader),
+) -> Result<u64, Corrupt> {
+    while position < limit {
+        let index = position as usize & (memory.capacity() - 1);
+        let word = memory.word(index).load(Ordering::Acquire);
+        match record::check(word, index, memory.capacity(), position)? {
+            Record::Empty => break,
+            Record::Padding { len } => position += len as u64,
+            Record::Frame(header) => {
+                show(header);
+                position += header.record_len() as u64;
+            }
+        }
+    }
+    Ok(position)
 }

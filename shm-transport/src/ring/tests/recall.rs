@@ -38,6 +38,9 @@ fn what_is_recalled_is_what_was_not_acknowledged_and_the_ring_goes_on() {
         let _ = consumer.peek().expect("sound");
         drop(consumer);
 
+        let mut lengths = Vec::new();
+        let shown = memory.unreleased(|header| lengths.push(header.payload_len as usize));
+        shown.expect("sound");
         let mut kept = Vec::new();
         let count = producer
             .recall(|frame| kept.push(frame.to_vec()))
@@ -45,6 +48,8 @@ fn what_is_recalled_is_what_was_not_acknowledged_and_the_ring_goes_on() {
         assert_eq!(count, kept.len());
         let expected: Vec<_> = (next..published).map(payload).collect();
         assert_eq!(kept, expected, "round={round}");
+        assert!(lengths.into_iter().eq(kept.iter().map(Vec::len)));
+        assert_eq!(memory.unreleased(|_| panic!("it is empty")), Ok(()));
         assert!(producer.is_empty().expect("sound"));
         assert_eq!(memory.committed_end().expect("sound"), producer.position());
         // A successor finds nothing, and what is put in again comes as it was.
