@@ -67,7 +67,7 @@ test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to
 
 # The same scenarios where shared memory is not to be had, and where membarrier is not. What makes no link, or none over
 # shared memory in the first place, is left out. No package is named, so that nothing is built again with other features.
-NO_LINK := contracts_alone documentation generated_python getting_started remote remote_tls samples stdio_worker uplink
+NO_LINK := config_errors contracts_alone documentation generated_python getting_started interop_bandit remote remote_tls samples stdio_worker uplink
 SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
 
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier

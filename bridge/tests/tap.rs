@@ -137,7 +137,8 @@ fn tap_says_on_a_terminal_that_it_waits() {
     let mut terminal = BufReader::new(File::from(pty.master));
     terminal.read_line(&mut line).expect("what tap says");
     assert_eq!(line.trim_end(), "waiting for messages: Quote; Ctrl-C ends");
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("tap is there");
+    // Not SIGINT, which is ignored by whatever a shell has started in the background.
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("tap is there");
     let output = child.wait_with_output().expect("its end");
     assert_eq!(text(&output.stdout), "");
 }

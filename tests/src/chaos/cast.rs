@@ -151,17 +151,6 @@ pub const EXTRAS: [&str; 2] = ["extra-a", "extra-b"];
 
 const POLICIES: [&str; 2] = ["drop_oldest", "drop_newest"];
 
-/// Number of a role by name.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-pub fn role(name: &str) -> usize {
-    let found = ROLES.iter().position(|role| role.name == name);
-    found.unwrap_or_else(|| panic!("no worker {name}"))
-}
-
 /// What reloads change.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

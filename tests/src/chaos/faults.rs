@@ -1,6 +1,6 @@
 //! What happens, and in which order: a sequence that follows from a seed alone, whatever the timing of a run.
 
-use super::cast::{EXTRAS, Fate, ROLES, TURNCOAT, role};
+use super::cast::{EXTRAS, Fate, ROLES};
 use super::random::Random;
 
 /// Slots for clients that run beside the workers.
@@ -233,13 +233,7 @@ impl Faults {
         Some(match self.random.below(10) {
             0..=2 => Change::Mood(self.pick(&[Fate::Any], Some(false))?),
             3 => Change::Rule(self.pick(&[Fate::Any, Fate::Untouched], None)?),
-            4..=5 => {
-                // The worker is asked to end, which a stopped one does not hear.
-                if self.stopped[role(TURNCOAT)] {
-                    return None;
-                }
-                Change::Policy
-            }
+            4..=5 => Change::Policy,
             6..=7 => {
                 let extra = self.random.below(EXTRAS.len() as u64) as usize;
                 self.extras[extra] = !self.extras[extra];

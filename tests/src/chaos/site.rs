@@ -8,7 +8,7 @@ use mycelium_bridge::status::client::ControlClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::cast::{ROLES, Settings, TURNCOAT, configuration, role};
+use super::cast::{ROLES, Settings, configuration};
 use super::faults::Change;
 use crate::{BridgeProcess, Place, WATCHDOG, repository, wait_for, wait_until};
 
@@ -125,12 +125,18 @@ impl Site {
         status.unwrap_or_else(|error| panic!("{error}\n{}", self.last_words()))
     }
 
-    /// The end of the log.
+    /// The end of the log, and where all of it is kept.
     #[must_use]
     pub fn last_words(&self) -> String {
         let log = self.bridge.log();
+        let kept = repository().join("target/chaos.log");
+        let kept = match std::fs::write(&kept, &log) {
+            Ok(()) => format!("the whole log: {}", kept.display()),
+            Err(error) => format!("the whole log is not kept: {error}"),
+        };
         let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        format!("{end}\n{kept}")
     }
 
     /// The whole log.
@@ -159,7 +165,7 @@ impl Site {
                     incarnation,
                 };
             }
-            let words = || self.last_words();
+            let words = || format!("{workers:?}\n{}", self.last_words());
             assert!(start.elapsed() < WATCHDOG, "{name} is not up: {}", words());
             std::thread::sleep(BETWEEN_LOOKS);
         }
@@ -218,12 +224,8 @@ impl Site {
             Change::Extra(extra) => self.settings.extras[extra] ^= true,
             Change::Broken | Change::Nothing => {}
         }
-        let started_again = match change {
-            Change::Mood(number) => Some(number),
-            Change::Policy => Some(role(TURNCOAT)),
-            _ => None,
-        };
-        if let Some(number) = started_again {
+        // Nothing else starts a process again, a change of the policy neither.
+        if let Change::Mood(number) = change {
             self.ended[number] = self.up(number).incarnation;
             self.ends[number] += 1;
         }
