@@ -70,6 +70,7 @@ test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to
 NO_LINK := config_errors contracts_alone documentation generated_python getting_started interop_bandit remote remote_tls samples stdio_worker uplink
 SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
 
+test-fallback: export CHAOS_FAULTS = 50
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
 	MYCELIUM_DISABLE=memfd $(CARGO) test $(SCENARIOS)
 	MYCELIUM_DISABLE=membarrier $(CARGO) test $(SCENARIOS)

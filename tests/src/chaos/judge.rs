@@ -133,11 +133,12 @@ impl Judge {
         status: &Status,
         publishers: &[Publisher],
         ends: &[u64; ROLES.len()],
+        set_aside: &[(u32, u64)],
     ) -> Vec<String> {
         let mut open = Vec::new();
         let published = self.published(publishers);
         for (number, role) in ROLES.iter().enumerate() {
-            self.look_at_link(role, status, &published, &mut open);
+            self.look_at_link(role, status, &published, set_aside, &mut open);
             self.look_at_worker(role, status, ends[number], &mut open);
         }
         for &(name, topic) in &[("ledger", 0), ("clerk", 0)] {
@@ -170,12 +171,24 @@ impl Judge {
         published
     }
 
+    /// How many of these frames a worker has written down all the same: before a SIGKILL, so the bridge took them for the
+    /// cause.
+    fn handled_of(&self, name: &str, topic: usize, frames: &[(u32, u64)]) -> u64 {
+        let tracks = self.tracks.get(&(name.to_owned(), topic));
+        let handled = frames.iter().filter(|(publisher, number)| {
+            let track = tracks.and_then(|tracks| tracks.get(publisher));
+            track.is_some_and(|track| track.numbers.contains(*number))
+        });
+        handled.count() as u64
+    }
+
     /// Every frame was delivered or missed, what was delivered was handled, and nothing waits.
     fn look_at_link(
         &self,
         role: &Role,
         status: &Status,
         published: &[u64; TOPICS.len()],
+        set_aside: &[(u32, u64)],
         open: &mut Vec<String>,
     ) {
         let name = role.name;
@@ -196,13 +209,19 @@ impl Judge {
             let handled = self.distinct(name, topic);
             let wanted = published[topic];
             let shared = *promise == Promise::Share;
+            let both = match role.fate {
+                Fate::Poisoned => self.handled_of(name, topic, set_aside),
+                _ => 0,
+            };
             let all_accounted = shared
                 || (delivered + dropped == wanted
-                    && handled + dropped + missed.quarantined == wanted);
+                    && handled + dropped + missed.quarantined == wanted + both);
+            let is_told =
+                role.fate != Fate::Poisoned || missed.quarantined == set_aside.len() as u64;
             let none_missed = matches!(promise, Promise::AllButMissed | Promise::Latest)
                 || dropped == 0 && (missed.quarantined == 0 || role.fate == Fate::Poisoned);
             let all_handled = !shared || handled == delivered;
-            if !(all_accounted && none_missed && all_handled) || link.waiting != 0 {
+            if !(all_accounted && is_told && none_missed && all_handled) || link.waiting != 0 {
                 open.push(format!(
                     "{name}: {topic_name}: published={wanted} delivered={delivered} {missed:?} handled={handled} waiting={} ring={:?}",
                     link.waiting, link.ring_out

@@ -241,9 +241,12 @@ impl Run {
 
     fn open_questions(&mut self) -> Vec<String> {
         let status = self.site.status();
-        let mut open = self
-            .judge
-            .open_questions(&status, &self.publishers, &self.site.ends);
+        let mut open = self.judge.open_questions(
+            &status,
+            &self.publishers,
+            &self.site.ends,
+            &self.site.set_aside(),
+        );
         let expected = ROLES.len() + self.publishers.len() + 1;
         if status.links.len() != expected {
             let names: Vec<_> = status.links.iter().map(|link| &*link.name).collect();

@@ -264,6 +264,29 @@ impl Site {
         });
     }
 
+    /// Publisher and number of each order in the quarantine.
+    ///
+    /// # Panics
+    ///
+    /// If its file is not as it is documented.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<(u32, u64)> {
+        let file = self.path().join("state/quarantine.jsonl");
+        let lines = std::fs::read_to_string(file).unwrap_or_default();
+        let order = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let payload = line["payload"].as_str().expect("the payload");
+            // Both in hexadecimal, the lowest byte first.
+            let number = |at: std::ops::Range<usize>| {
+                let digits = payload.get(at).expect("a whole order");
+                let number = u64::from_str_radix(digits, 16).expect("hexadecimal digits");
+                number.swap_bytes() >> (64 - 4 * digits.len())
+            };
+            (number(0..8) as u32, number(16..32))
+        };
+        lines.lines().map(order).collect()
+    }
+
     /// What the bridge's process holds.
     ///
     /// # Panics

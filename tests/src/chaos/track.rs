@@ -22,6 +22,13 @@ impl Numbers {
         new
     }
 
+    /// Whether a number is there.
+    #[must_use]
+    pub fn contains(&self, number: u64) -> bool {
+        let word = self.bits.get((number / 64) as usize);
+        word.is_some_and(|word| word & 1 << (number % 64) != 0)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
