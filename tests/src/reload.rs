@@ -18,15 +18,17 @@ pub fn edit(place: &Place, change: impl FnOnce(&str) -> String) {
     std::fs::write(&path, new).expect("write the configuration");
 }
 
-/// Has a bridge read its configuration again, and waits until that is done or refused.
+/// Has a bridge read its configuration again, and waits until that is done or refused, by the data plane too: what it was
+/// asked for before it answers, it has carried out.
 ///
 /// # Panics
 ///
-/// If the watchdog barks.
+/// If the watchdog barks, or the data plane has stopped.
 pub fn reload(bridge: &Bridge) {
     let ReloadCounters { applied, refused } = bridge.reloads();
     bridge.reload();
     wait_until("the reload", || {
         bridge.reloads() != ReloadCounters { applied, refused }
     });
+    bridge.snapshot().expect("the data plane answers");
 }
