@@ -103,7 +103,7 @@ fn a_worker_with_the_sdk_takes_standard_input_and_may_print() {
 
 #[test]
 fn a_program_that_prints_text_in_the_place_of_frames_is_told_and_given_up() {
-    let script = "import sys\nprint('hello, this is no frame at all, but text', flush=True)\nsys.stdin.read()\n";
+    let script = "import sys\nprint('hello, this is no frame at all, but text', flush=True)\nsys.stdin.read()\nsys.exit(3)\n";
     let lines = "transport = \"stdio\"\nrestart = \"never\"";
     let place = Place::new().worker("rude", script, lines);
     let bridge = place.start();

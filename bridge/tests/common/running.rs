@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use mycelium_bridge::status::Status;
 use mycelium_bridge::status::client::{AskError, ControlClient};
@@ -98,5 +99,7 @@ pub(crate) fn exchange(site: &Site, quotes: u64) -> (Channel, Channel) {
         publisher.publish(&quote, Some(WATCHDOG)).expect("publish");
         subscriber.recv(Some(WATCHDOG)).expect("a quote");
     }
+    // Who finds nothing more has acknowledged everything.
+    assert!(subscriber.recv(Some(Duration::from_millis(1))).is_err());
     (publisher, subscriber)
 }
