@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
+# For what mostly waits, or uses one core. Each shows what it has to say when it is done.
+SIDE_BY_SIDE := $(MAKE) --jobs=2 --output-sync=target --no-print-directory
+
 .PHONY: help demo test test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
@@ -72,12 +75,17 @@ SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(w
 
 test-fallback: export CHAOS_FAULTS = 50
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
-	MYCELIUM_DISABLE=memfd $(CARGO) test $(SCENARIOS)
-	MYCELIUM_DISABLE=membarrier $(CARGO) test $(SCENARIOS)
+	$(CARGO) test --no-run $(SCENARIOS)
+	+$(SIDE_BY_SIDE) without-memfd without-membarrier
+
+without-%:
+	MYCELIUM_DISABLE=$* $(CARGO) test $(SCENARIOS)
 
 test-models: ## The ring under loom and Miri, in their short form
-	.ci/loom --short
-	.ci/miri --short
+	+$(SIDE_BY_SIDE) short-loom short-miri
+
+short-%:
+	.ci/$* --short
 
 test-benches: $(VENV)/.dev ## The measuring programs in their short form; rivals are built
 	$(CARGO) test --package mycelium-benches --package mycelium-bench-harness

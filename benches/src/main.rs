@@ -85,7 +85,7 @@ impl Run {
         let rivals = self.rivals.clone().map_or_else(
             || {
                 eprintln!("building the rivals, where they are not up to date");
-                build_rivals()
+                build_rivals(!options.quick)
             },
             Ok,
         );

@@ -29,6 +29,7 @@ mod retire;
 mod sources;
 mod status;
 mod thread;
+mod unattached;
 mod workers;
 
 pub use event::{ControlHandle, Event};
@@ -243,7 +244,7 @@ impl<L: Links> ControlPlane<L> {
                 incarnation,
             } => {
                 self.attached(worker, incarnation, now);
-                Vec::new()
+                self.go_on(now)
             }
             Event::WorkerSubscribed {
                 worker,
@@ -267,11 +268,11 @@ impl<L: Links> ControlPlane<L> {
                 has_left,
             } => {
                 self.not_attached(worker, incarnation, reason, has_left, now);
-                Vec::new()
+                self.go_on(now)
             }
             Event::LeaveOver { worker } => {
-                self.leave_over(worker);
-                Vec::new()
+                self.leave_over(worker, now);
+                self.go_on(now)
             }
             Event::LookDue { worker } => {
                 self.look_at(worker, now);
@@ -285,14 +286,9 @@ impl<L: Links> ControlPlane<L> {
                 self.retirement_due(worker, now);
                 Vec::new()
             }
-            Event::WorkerExited {
-                worker,
-                incarnation,
-                status,
-            } => {
-                self.exited(worker, incarnation, status, now);
-                self.end_if_idle();
-                self.shutdown.advance(self.remaining(), now)
+            Event::WorkerExited { worker, status } => {
+                self.exited(worker, status, now);
+                self.go_on(now)
             }
             Event::RestartDue { worker } => {
                 if let Some(supervised) = self.workers.get_mut(worker) {
@@ -351,6 +347,12 @@ impl<L: Links> ControlPlane<L> {
             Event::DeadlineOver => self.shutdown.advance(self.remaining(), now),
         };
         self.perform(steps, now)
+    }
+
+    /// What may follow from the end of a worker.
+    fn go_on(&mut self, now: Instant) -> Vec<Step> {
+        self.end_if_idle();
+        self.shutdown.advance(self.remaining(), now)
     }
 
     fn perform(&mut self, steps: Vec<Step>, now: Instant) -> bool {

@@ -103,15 +103,24 @@ fn a_worker_with_the_sdk_takes_standard_input_and_may_print() {
 
 #[test]
 fn a_program_that_prints_text_in_the_place_of_frames_is_told_and_given_up() {
-    let script = "import sys\nprint('hello, this is no frame at all, but text', flush=True)\nsys.stdin.read()\nsys.exit(3)\n";
-    let lines = "transport = \"stdio\"\nrestart = \"never\"";
-    let place = Place::new().worker("rude", script, lines);
-    let bridge = place.start();
-    wait_until("the end of the worker", || bridge.link("rude").is_none());
-    // Its quotes would have gone nowhere; the bridge goes on.
-    let mut actor = bridge.attach("actor").expect("attach");
-    publish::<Quote>(&mut actor, &quote(1));
-    assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 1);
+    // It ends without a failure of its own, the one after it was refused and the other before.
+    for end in ["sys.stdin.read()", "sys.exit()"] {
+        let script = format!(
+            "import sys\nprint('hello, this is no frame at all, but text', flush=True)\n{end}\n"
+        );
+        let lines = "transport = \"stdio\"\nrestart = \"never\"";
+        let place = Place::new().worker("rude", &script, lines);
+        let bridge = place.start();
+        wait_until("the end of the worker", || bridge.link("rude").is_none());
+        // Its quotes would have gone nowhere; the bridge goes on.
+        let mut actor = bridge.attach("actor").expect("attach");
+        publish::<Quote>(&mut actor, &quote(1));
+        assert_eq!(
+            bridge.shut_down().expect("control plane").exit_code(),
+            1,
+            "{end}"
+        );
+    }
 }
 
 #[test]

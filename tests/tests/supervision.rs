@@ -5,12 +5,11 @@ use mycelium_bridge::event_loop::{WorkerPhase, WorkerStatus};
 use mycelium_bridge::local::LocalChannel;
 use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
 use mycelium_tests::{
-    BridgeProcess, Place, WATCHDOG, expect, expected_transport, publish, quote, subscribe,
-    wait_for, wait_until,
+    BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until,
 };
 use nix::sys::signal::{Signal as Sig, kill};
 use nix::unistd::Pid;
-use shm_transport::channel::{Channel, ConnectOptions, Transport};
+use shm_transport::channel::{Channel, ConnectOptions};
 
 /// Answers every quote.
 const ECHO: &str = r#"
@@ -173,11 +172,6 @@ fn a_worker_that_waits_for_room_or_has_nothing_to_do_does_not_hang() {
 
 #[test]
 fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
-    // Over the socket the successor does not come up every time: see the known limits.
-    if expected_transport() != Transport::Shm {
-        return;
-    }
-
     // Each answers everything with more than one frame, so both rings fill up sooner or later.
     let chatter = |from: &str, to: &str, fields: &str| {
         format!(

@@ -266,6 +266,13 @@ impl DataPlaneHandle {
         self.ask(|done| Command::Silence { link, done }).await
     }
 
+    /// As `silence`, without waiting for the effect.
+    pub(crate) fn silence_soon(&self, link: LinkId) {
+        let (done, _answer) = oneshot::channel();
+        // A data plane that has stopped delivers nothing any more.
+        let _ = self.send(Command::Silence { link, done });
+    }
+
     /// Changes how a link orders its commits. To be done before the peer starts on the rings.
     pub(crate) async fn set_fencing(&self, link: LinkId, fencing: Fencing) -> Result<(), Stopped> {
         self.ask(|done| Command::SetFencing {

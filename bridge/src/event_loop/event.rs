@@ -57,8 +57,6 @@ pub enum Event {
     WorkerExited {
         /// Index of the worker.
         worker: usize,
-        /// Which of its processes.
-        incarnation: u64,
         /// How it ended.
         status: io::Result<ExitStatus>,
     },

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +11,7 @@ use super::links::{ExitedWorker, Links, StartedWorker};
 use super::reload::Reading;
 use super::retire::Retirement;
 use super::status::{WorkerPhase, WorkerStatus};
+use super::unattached::Leaving;
 use super::{ControlPlane, Event};
 use crate::config::{Readiness, WorkerConfig};
 use crate::listen::Listening;
@@ -19,9 +20,6 @@ use crate::supervisor::guard::Guard;
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
 use crate::worker::stall::{StallWatch, Verdict, standstill};
 use crate::worker::{Action, Input, Outcome, State, Worker};
-
-/// How long a process that has closed its connection before it was attached may take to end.
-const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// One worker with its state and, while it runs, its process group.
 #[derive(Debug)]
@@ -34,11 +32,13 @@ pub(super) struct Supervised {
     pub(super) retirement: Option<Retirement>,
     /// It is in the configuration no more, and its process has ended.
     pub(super) is_gone: bool,
-    pid: Option<u32>,
+    pub(super) pid: Option<u32>,
     stall_watch: StallWatch,
     pub(super) look_at: Option<Instant>,
-    /// Its process has closed its connection before it was attached: by when it is to have ended, and what was seen.
-    leaving: Option<(Instant, String)>,
+    /// Half of the end of a process that was not attached.
+    pub(super) leaving: Option<Leaving>,
+    /// The bridge has killed the process, or was about to.
+    pub(super) is_condemned: bool,
     stalls: u64,
     up_since: Option<SystemTime>,
     last_end: Option<String>,
@@ -57,6 +57,7 @@ impl Supervised {
             stall_watch: StallWatch::default(),
             look_at: None,
             leaving: None,
+            is_condemned: false,
             stalls: 0,
             up_since: None,
             last_end: None,
@@ -84,8 +85,10 @@ impl Supervised {
         self.look_at = timeout.map(|timeout| now + StallWatch::interval(timeout));
     }
 
-    pub(super) fn leaves_by(&self) -> Option<Instant> {
-        self.leaving.as_ref().map(|(by, _)| *by)
+    /// Kills the process because of what it did, or did not. Should it end by itself meanwhile, that was no success.
+    fn condemn(&mut self) {
+        self.is_condemned = true;
+        self.signal(Signal::SIGKILL);
     }
 
     pub(super) fn phase(&self) -> WorkerPhase {
@@ -198,7 +201,6 @@ impl<L: Links> ControlPlane<L> {
                     let status = process.wait().await;
                     handle.send(Event::WorkerExited {
                         worker: index,
-                        incarnation,
                         status,
                     });
                 });
@@ -223,6 +225,7 @@ impl<L: Links> ControlPlane<L> {
         if supervised.config.watch.ready == Readiness::Attached {
             self.ready(index, incarnation, now);
         }
+        self.attached_late(index, now);
     }
 
     /// A topic that the worker has asked for stands.
@@ -244,46 +247,12 @@ impl<L: Links> ControlPlane<L> {
         self.start_due();
     }
 
-    pub(super) fn condemned(&self, index: usize, incarnation: u64, reason: &str) {
+    pub(super) fn condemned(&mut self, index: usize, incarnation: u64, reason: &str) {
         if self.is_current(index, incarnation) {
-            let supervised = &self.workers[index];
+            let supervised = &mut self.workers[index];
             tracing::error!(worker = %supervised.config.name, incarnation, %reason, "killing the worker");
-            supervised.signal(Signal::SIGKILL);
+            supervised.condemn();
         }
-    }
-
-    /// The handshake of a worker has failed. A process that ends closes its connection first, and how it ended is the better
-    /// story; one that stays is killed.
-    pub(super) fn not_attached(
-        &mut self,
-        index: usize,
-        incarnation: u64,
-        reason: String,
-        has_left: bool,
-        now: Instant,
-    ) {
-        if !self.is_current(index, incarnation) {
-            return;
-        }
-        if has_left {
-            self.workers[index].leaving = Some((now + LEAVE_TIME, reason));
-        } else {
-            self.kill_unattached(index, &reason);
-        }
-    }
-
-    /// A process that has closed its connection is still there.
-    pub(super) fn leave_over(&mut self, index: usize) {
-        if let Some((_, reason)) = self.workers[index].leaving.take() {
-            self.kill_unattached(index, &reason);
-        }
-    }
-
-    fn kill_unattached(&self, index: usize, reason: &str) {
-        let supervised = &self.workers[index];
-        let incarnation = supervised.machine.incarnation();
-        tracing::warn!(worker = %supervised.config.name, pid = supervised.pid, incarnation, error = %reason, "worker did not attach");
-        self.condemned(index, incarnation, reason);
     }
 
     /// Looks whether a worker hangs, and kills it if it does. SIGKILL, because a process that is stopped takes no other.
@@ -310,7 +279,7 @@ impl<L: Links> ControlPlane<L> {
                 stalls = supervised.stalls,
                 "worker hangs: frames wait for it and nothing moves; killing it"
             );
-            supervised.signal(Signal::SIGKILL);
+            supervised.condemn();
         } else {
             supervised.look_at = Some(now + StallWatch::interval(timeout));
         }
@@ -343,22 +312,26 @@ impl<L: Links> ControlPlane<L> {
             stalls = supervised.stalls,
             "workers wait for room at each other and none of them reads; killing one of them"
         );
-        supervised.signal(Signal::SIGKILL);
+        supervised.condemn();
     }
 
-    pub(super) fn exited(
-        &mut self,
-        index: usize,
-        incarnation: u64,
-        status: io::Result<ExitStatus>,
-        now: Instant,
-    ) {
+    pub(super) fn exited(&mut self, index: usize, status: io::Result<ExitStatus>, now: Instant) {
         let supervised = &mut self.workers[index];
         supervised.group = None;
         supervised.pid = None;
         supervised.up_since = None;
         let status = status.inspect_err(|error| tracing::error!(worker = %supervised.config.name, %error, "cannot tell how the worker ended")).ok();
-        let success = status.is_some_and(|status| status.success());
+        if !self.waits_for_verdict(index, status, now) {
+            self.ended(index, status, now);
+        }
+    }
+
+    /// The process of a worker has ended, and whatever is to be known of it is known.
+    pub(super) fn ended(&mut self, index: usize, status: Option<ExitStatus>, now: Instant) {
+        let supervised = &mut self.workers[index];
+        let incarnation = supervised.machine.incarnation();
+        let condemned = std::mem::take(&mut supervised.is_condemned);
+        let success = status.is_some_and(|status| status.success()) && !condemned;
         let attached = supervised.machine.attached();
         let action = supervised.machine.handle(Input::Exited { success }, now);
         supervised.look_at = None;
@@ -368,7 +341,13 @@ impl<L: Links> ControlPlane<L> {
             _ => None,
         };
         let name = supervised.config.name.as_str();
-        let said = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let said = match status {
+            Some(status) if condemned && status.success() => {
+                format!("{status}, while it was being killed")
+            }
+            Some(status) => status.to_string(),
+            None => "unknown".to_owned(),
+        };
         let restart_after_ms =
             restart_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         if success || self.shutdown.has_begun() {
@@ -471,7 +450,7 @@ impl<L: Links> ControlPlane<L> {
     }
 
     /// Whether a report concerns the process that runs now; reports about a predecessor may come late.
-    fn is_current(&self, worker: usize, incarnation: u64) -> bool {
+    pub(super) fn is_current(&self, worker: usize, incarnation: u64) -> bool {
         self.workers
             .get(worker)
             .is_some_and(|w| w.machine.has_process() && w.machine.incarnation() == incarnation)

@@ -20,7 +20,7 @@ use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, examine};
 use super::registry::{Registry, Shared};
 use super::reports::on_router_event;
-use super::serve::{ServeError, local_fencing, serve_client, serve_worker};
+use super::serve::{ServeError, local_fencing, place, serve_client, serve_worker};
 use super::session::{Notice, watch};
 use super::uplink::Uplinks;
 use super::worker_link::{
@@ -48,7 +48,8 @@ pub struct LinkLayer {
     /// By index; those that have ended for good are not among them.
     workers: HashMap<usize, WorkerLink>,
     router_events: Option<mpsc::UnboundedReceiver<RouterEvent>>,
-    sessions: HashMap<usize, JoinHandle<()>>,
+    /// What each returns is left for the next one on its link.
+    sessions: HashMap<usize, JoinHandle<Vec<u8>>>,
     /// Links of workers that have ended for good, being given up; each returns the frames that are discarded with it.
     discards: JoinSet<u64>,
     /// Of those that have been.
@@ -145,10 +146,15 @@ impl LinkLayer {
             self.undelivered += frames.unwrap_or_default();
         }
         let session = self.sessions.remove(&worker);
+        // What the session still has to put into the ring may wait for those who have frames for this link.
+        self.shared.plane.silence_soon(link);
         let (shared, name) = (Arc::clone(&self.shared), config.name.clone());
         self.discards.spawn(async move {
             if let Some(session) = session {
-                let _ = session.await;
+                let unplaced = session.await.unwrap_or_default();
+                if let Err(error) = place(&shared, link, &memory, unplaced).await {
+                    tracing::error!(worker = %name, %error, "what the worker had sent last is lost");
+                }
             }
             // A data plane that has stopped has dropped the link as well.
             let waiting = shared.plane.drain(link).await.map_or(0, |it| it.waiting);
@@ -236,6 +242,13 @@ impl Links for LinkLayer {
         let last_exit = kept.last_exit.take();
         let suspicion = Arc::clone(&kept.suspicion);
         let (sender, notices) = mpsc::unbounded_channel();
+        if let Some(predecessor) = kept.notices.replace(sender.clone())
+            && memory.segment().is_err()
+            && self.shared.may_publish_all(link)
+        {
+            // A session that has ended needs no notice.
+            let _ = predecessor.send(Notice::Succeeded);
+        }
         self.shared.update(link, |entry| {
             entry.status.pid = Some(pid);
             entry.status.epoch = incarnation;
@@ -257,16 +270,24 @@ impl Links for LinkLayer {
         let predecessor = self.sessions.remove(&worker);
         let config = config.clone();
         let task = async move {
+            let mut unplaced = Vec::new();
             if let Some(predecessor) = predecessor {
                 // It ends with its socket; a panic in it has been reported by the runtime.
-                let _ = predecessor.await;
+                unplaced = predecessor.await.unwrap_or_default();
             }
             if let Some(exit) = last_exit {
                 examine(&shared, link, &config, &suspicion, &exit).await;
             }
-            if let Err(error) =
-                serve_worker(&shared, socket, terms, memory, notices, attach_timeout).await
-            {
+            let served = serve_worker(
+                &shared,
+                socket,
+                terms,
+                memory,
+                notices,
+                attach_timeout,
+                &mut unplaced,
+            );
+            if let Err(error) = served.await {
                 if let ServeError::Setup(LinkSetupError::Attach(_)) = &error {
                     // No successor could attach to these rings either.
                     shared.update(link, |entry| {
@@ -278,6 +299,7 @@ impl Links for LinkLayer {
                     control.worker_not_attached(worker, incarnation, error.to_string(), has_left);
                 }
             }
+            unplaced
         };
         self.sessions.insert(worker, tokio::spawn(task));
     }

@@ -294,6 +294,13 @@ impl Shared {
     }
 
     /// Which worker has the link, and which of its processes.
+    /// Whether the peer of the moment may publish every topic.
+    pub(super) fn may_publish_all(&self, link: LinkId) -> bool {
+        let state = self.lock();
+        let entry = state.links.get(&link);
+        entry.is_some_and(|it| it.verdict.differences().is_empty())
+    }
+
     pub(super) fn worker_of(&self, link: LinkId) -> Option<(usize, u64)> {
         self.lock().links.get(&link)?.worker
     }

@@ -70,6 +70,7 @@ pub(super) async fn serve_worker(
     memory: Arc<LinkMemory>,
     notices: mpsc::UnboundedReceiver<Notice>,
     attach_timeout: Duration,
+    unplaced: &mut Vec<u8>,
 ) -> Result<(), ServeError> {
     let (link, schema_digest) = (terms.link, terms.schema_digest);
     let stream = FrameStream::new(socket)?;
@@ -78,7 +79,7 @@ pub(super) async fn serve_worker(
         greet(stream, schema_digest, on_mismatch, attach_timeout, None)
     })
     .await??;
-    serve_greeted(shared, greeted, terms, memory, notices, || {
+    serve_greeted(shared, greeted, terms, memory, notices, unplaced, || {
         if let (Some((worker, incarnation)), Some(control)) =
             (shared.worker_of(link), shared.control())
         {
@@ -88,13 +89,15 @@ pub(super) async fn serve_worker(
     .await
 }
 
-/// The rest of the handshake and the session, on a link that the data plane already has.
+/// The rest of the handshake and the session, on a link that the data plane already has. `unplaced` is what a predecessor on
+/// this link has left without room in the ring, and afterwards what this peer has.
 async fn serve_greeted(
     shared: &Arc<Shared>,
     greeted: Greeted,
     terms: LinkTerms,
     memory: Arc<LinkMemory>,
     notices: mpsc::UnboundedReceiver<Notice>,
+    unplaced: &mut Vec<u8>,
     attached: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let (link, name) = (terms.link, terms.name.clone());
@@ -119,7 +122,10 @@ async fn serve_greeted(
         };
         tokio::task::spawn_blocking(attach).await??
     };
-    let wire = open_wire(shared, link, stream, &agreed, &memory).await?;
+    let mut wire = open_wire(shared, link, stream, &agreed, &memory).await?;
+    if let Some(pump) = wire.pump_mut() {
+        pump.put_unplaced(std::mem::take(unplaced));
+    }
     let surroundings = Surroundings {
         topics: Topics {
             link,
@@ -139,9 +145,56 @@ async fn serve_greeted(
     shared.plane.wake_all()?;
     report_attached(shared, link, &name, pid, &agreed, fencing);
     attached();
-    let end = session.run().await;
+    let end;
+    (end, *unplaced) = session.run().await;
+    if !unplaced.is_empty() {
+        tracing::info!(%link, name, bytes = unplaced.len(), "a successor goes on with what the peer had sent and what found no room");
+    }
     report_end(shared, link, epoch, &name, pid, end);
     Ok(())
+}
+
+/// Puts what the last peer of a link has left into its ring, as room comes.
+pub(super) async fn place(
+    shared: &Shared,
+    link: LinkId,
+    memory: &LinkMemory,
+    unplaced: Vec<u8>,
+) -> Result<(), ServeError> {
+    if unplaced.is_empty() {
+        return Ok(());
+    }
+    // A stream that has ended.
+    let (stream, _) = UnixStream::pair()?;
+    let mut pump = Pump::new(
+        memory.peer_side(local_fencing())?,
+        FrameStream::new(stream)?,
+    );
+    pump.put_unplaced(unplaced);
+    let (_, notices) = mpsc::unbounded_channel();
+    let surroundings = Surroundings {
+        topics: Topics {
+            link,
+            plane: shared.plane.clone(),
+            contracts: Arc::clone(&shared.contracts),
+            verdict: Arc::default(),
+            may_block: false,
+            worker: None,
+        },
+        notices,
+        socket_calls: shared.socket_calls(link),
+        missed: shared.missed(link),
+        takes_gaps: false,
+    };
+    let (end, _) = Session::new(surroundings, Wire::Pumped(Box::new(pump)))?
+        .run()
+        .await;
+    match end {
+        SessionEnd::Violation { message } | SessionEnd::Failed { message } => {
+            Err(std::io::Error::other(message).into())
+        }
+        SessionEnd::HangUp { .. } | SessionEnd::Goodbye { .. } => Ok(()),
+    }
 }
 
 async fn open_wire(
@@ -380,10 +433,19 @@ async fn serve_named_client(
         settings: "{}".to_owned(),
     };
     let mut counted = false;
-    let served = serve_greeted(shared, greeted, terms, memory, notices, || {
-        drop(slot);
-        counted = count_clients(shared, 1)
-    })
+    let mut unplaced = Vec::new();
+    let served = serve_greeted(
+        shared,
+        greeted,
+        terms,
+        memory,
+        notices,
+        &mut unplaced,
+        || {
+            drop(slot);
+            counted = count_clients(shared, 1)
+        },
+    )
     .await;
     if counted {
         count_clients(shared, -1);

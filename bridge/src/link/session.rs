@@ -12,7 +12,7 @@ use mycelium_messages::control::{
 };
 use mycelium_messages::{InlineString, Message};
 use shm_transport::frame::FrameHeader;
-use shm_transport::pump::{Received, Sent};
+use shm_transport::pump::{Pump, Received, Sent};
 use shm_transport::ring::Frame;
 use shm_transport::wakeup::Doorbell;
 use tokio::io::Interest;
@@ -42,6 +42,8 @@ pub(crate) enum Notice {
     },
     /// Frames did not reach the peer.
     Missed,
+    /// The peer has ended, and a successor waits for the link.
+    Succeeded,
     /// The peer broke a rule; the session ends with this.
     Condemned {
         code: LinkErrorCode,
@@ -87,6 +89,10 @@ pub(crate) struct Session {
     owes_gaps: bool,
     /// The socket takes nothing more; what the peer sent before is still to be read.
     peer_gone: bool,
+    /// Nobody may wait here for room in the ring: a successor of the peer waits for the end of the session.
+    is_succeeded: bool,
+    /// What the peer sent and what found no room in the ring.
+    unplaced: Vec<u8>,
 }
 
 impl Session {
@@ -116,21 +122,25 @@ impl Session {
             takes_gaps,
             owes_gaps: takes_gaps,
             peer_gone: false,
+            is_succeeded: false,
+            unplaced: Vec::new(),
         })
     }
 
-    /// Serves the peer until it leaves, crashes or breaks a rule.
-    pub(crate) async fn run(mut self) -> SessionEnd {
+    /// Serves the peer until it leaves, crashes or breaks a rule. Returns how it ended, and the frames that are left for the
+    /// successor to begin with.
+    pub(crate) async fn run(mut self) -> (SessionEnd, Vec<u8>) {
         let ended = self.serve().await;
         // What the peer sent last is delivered, also if the router sleeps.
         if let Some(pump) = self.wire.get_mut().pump_mut() {
             pump.flush_wakeups();
         }
-        match ended {
+        let end = match ended {
             Ok(end) => end,
             Err(Failure::End(end)) => end,
             Err(Failure::Violation(code, message)) => self.condemn(code, message),
-        }
+        };
+        (end, self.unplaced)
     }
 
     async fn serve(&mut self) -> Result<SessionEnd, Failure> {
@@ -258,6 +268,7 @@ impl Session {
                     wants_more,
                 } => {
                     self.blocked = Some((payload_len, wants_more));
+                    self.leave_to_successor().await?;
                     return Ok(has_read);
                 }
                 Received::HangUp { missing } => {
@@ -265,6 +276,23 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Ends a session that only waits for room, for frames of a peer that is gone, if somebody is there to go on with them: those
+    /// that have to make the room may themselves wait for the successor.
+    async fn leave_to_successor(&mut self) -> Result<(), Failure> {
+        if !self.is_succeeded {
+            return Ok(());
+        }
+        let pump = self.wire.get_mut().pump_mut();
+        let Some((unplaced, missing)) = pump.and_then(Pump::take_unplaced) else {
+            return Ok(());
+        };
+        self.unplaced = unplaced;
+        while let Some((header, payload)) = self.wire.get_mut().next_frame()? {
+            self.on_frame(header, &payload).await?;
+        }
+        Err(Failure::End(SessionEnd::HangUp { missing }))
     }
 
     /// Reads once if the stream is known to be readable; goes on with what was read before otherwise.
@@ -370,6 +398,12 @@ impl Session {
                 self.wire.get_mut().queue_message(&reply);
             }
             Notice::Missed => self.owes_gaps = self.takes_gaps,
+            Notice::Succeeded => {
+                self.is_succeeded = true;
+                if let Some(pump) = self.wire.get_mut().pump_mut() {
+                    pump.expect_end();
+                }
+            }
             Notice::Condemned { code, message } => return Err(Failure::Violation(code, message)),
         }
         Ok(())

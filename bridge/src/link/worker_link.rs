@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use mycelium_contracts::Contracts;
+use tokio::sync::mpsc;
 
 use super::layer::create_memory;
 use super::memory::{LinkMemory, LinkSetupError};
 use super::quarantine::{LastExit, Suspicion};
 use super::registry::Shared;
 use super::serve::local_fencing;
+use super::session::Notice;
 use crate::config::{self, WorkerConfig};
 use crate::router::{DeliveryTerms, Subscription};
 use crate::routes::LinkId;
@@ -20,6 +22,8 @@ pub(super) struct WorkerLink {
     pub(super) terms: DeliveryTerms,
     pub(super) last_exit: Option<LastExit>,
     pub(super) suspicion: Arc<Mutex<Suspicion>>,
+    /// The way to the session of the last process.
+    pub(super) notices: Option<mpsc::UnboundedSender<Notice>>,
 }
 
 /// Makes the link of a worker, and hands it to the data plane.
@@ -49,6 +53,7 @@ pub(super) fn create_link(
         terms,
         last_exit: None,
         suspicion: Arc::default(),
+        notices: None,
     })
 }
 

@@ -74,6 +74,10 @@ use send::Outflow;
 /// longest control frame takes.
 pub const AHEAD_MAX: usize = 512 * 1024;
 
+/// Bytes of frames that one pump gives out for that of a successor: what several peers that crashed one after the other can
+/// leave behind.
+pub const UNPLACED_MAX: usize = 4 * AHEAD_MAX;
+
 /// Why a stream cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum PumpError {
@@ -242,6 +246,26 @@ impl<S: ByteStream> Pump<S> {
     pub fn receive(&mut self, may_read: bool) -> Result<Received, PumpError> {
         self.inflow
             .receive(&mut self.stream, may_read, &mut self.traffic)
+    }
+
+    /// The peer has ended, so there is little more to come: up to [`UNPLACED_MAX`] bytes are read ahead now, so that the end of
+    /// the stream can be seen.
+    pub fn expect_end(&mut self) {
+        self.inflow.expect_end();
+    }
+
+    /// Once the stream has ended while a frame waits for room: takes the frames out that have none, so that the pump of a
+    /// successor goes on with them and the successor need not wait for it. Returns the whole application frames as the bytes
+    /// of the stream, and how many bytes are missing of a frame that was cut off; control frames among them are left to
+    /// [`Pump::next_control`]. `None`, and nothing is taken, while the stream goes on, while nothing waits for room, if one of
+    /// the frames is wrong, and if they are more than [`UNPLACED_MAX`] bytes.
+    pub fn take_unplaced(&mut self) -> Option<(Vec<u8>, usize)> {
+        self.inflow.take_unplaced()
+    }
+
+    /// Begins with the frames that the pump of a predecessor has given out.
+    pub fn put_unplaced(&mut self, frames: Vec<u8>) {
+        self.inflow.put_unplaced(frames);
     }
 
     /// The oldest control frame that was received and not looked at.

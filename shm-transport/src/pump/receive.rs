@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use mycelium_messages::Message as _;
 use mycelium_messages::control::{Ack, Advertise, Subscribe, TopicReply, Unsubscribe};
 
-use super::{AHEAD_MAX, PumpError, Received};
+use super::{AHEAD_MAX, PumpError, Received, UNPLACED_MAX};
 use crate::frame::FrameHeader;
 use crate::layout::FRAME_HEADER_LEN;
 use crate::ring::{Producer, RingSliceMut};
@@ -27,6 +27,8 @@ pub(super) struct Inflow {
     /// Bytes behind the header that have come.
     body: usize,
     pub(super) ahead: Vec<u8>,
+    /// Bytes that `ahead` may hold while the front waits for room.
+    ahead_max: usize,
     /// Bytes of `ahead`, behind the front's, that were looked through.
     looked: usize,
     pub(super) control: VecDeque<(FrameHeader, Vec<u8>)>,
@@ -49,6 +51,7 @@ impl Inflow {
             header_len: 0,
             body: 0,
             ahead: Vec::new(),
+            ahead_max: AHEAD_MAX,
             looked: 0,
             control: VecDeque::new(),
             ended: false,
@@ -58,6 +61,54 @@ impl Inflow {
     /// Bytes that were received before the pump took the stream over.
     pub(super) fn put_ahead(&mut self, bytes: &[u8]) {
         self.ahead.extend_from_slice(bytes);
+    }
+
+    /// Frames that go in front of everything of this stream. As much of the stream can be read ahead as without them.
+    pub(super) fn put_unplaced(&mut self, frames: Vec<u8>) {
+        self.ahead_max += frames.len();
+        self.ahead.splice(0..0, frames);
+    }
+
+    /// Reads more ahead than from a peer that may go on for ever.
+    pub(super) fn expect_end(&mut self) {
+        self.ahead_max = self.ahead_max.max(UNPLACED_MAX);
+    }
+
+    /// Takes the whole application frames out that have come and have no room, and leaves the control frames among them in
+    /// `control`; says how many bytes are missing of a frame that was cut off.
+    pub(super) fn take_unplaced(&mut self) -> Option<(Vec<u8>, usize)> {
+        let front = self.front().filter(|_| self.ended)?;
+        let mut come = front.to_bytes().to_vec();
+        come.extend(self.producer.filled(FRAME_HEADER_LEN, self.body));
+        come.extend_from_slice(&self.ahead);
+        let (mut rest, mut frames, mut control) = (&come[..], Vec::new(), Vec::new());
+        let missing = loop {
+            let Some(header) = header_of(rest) else {
+                break match rest.len() {
+                    0 => 0,
+                    some => FRAME_HEADER_LEN - some,
+                };
+            };
+            // What is wrong is told of when it comes to the front.
+            self.check(header).ok()?;
+            let Some((record, behind)) = rest.split_at_checked(header.record_len()) else {
+                break header.record_len() - rest.len();
+            };
+            if header.is_control() {
+                let payload = &record[FRAME_HEADER_LEN..][..header.payload_len as usize];
+                control.push((header, payload.to_vec()));
+            } else {
+                frames.extend_from_slice(record);
+            }
+            rest = behind;
+        };
+        if frames.len() > UNPLACED_MAX {
+            return None;
+        }
+        self.control.extend(control);
+        (self.header_len, self.body, self.looked) = (0, 0, 0);
+        self.ahead = Vec::new();
+        Some((frames, missing))
     }
 
     pub(super) fn receive(
@@ -308,7 +359,7 @@ impl Inflow {
         let Some(front) = self.front() else {
             return Ok(Received::Nothing);
         };
-        let room = AHEAD_MAX.saturating_sub(self.ahead.len());
+        let room = self.ahead_max.saturating_sub(self.ahead.len());
         let read = match may_read && room > 0 && !self.ended {
             true => self.read_ahead(room, stream, traffic)?,
             false => Read::Nothing,
@@ -333,7 +384,7 @@ impl Inflow {
         }
         Ok(Received::Blocked {
             payload_len: front.payload_len as usize,
-            wants_more: !self.ended && self.ahead.len() < AHEAD_MAX,
+            wants_more: !self.ended && self.ahead.len() < self.ahead_max,
         })
     }
 
