@@ -1,6 +1,6 @@
 //! Duplex links between processes of one host: two single-producer single-consumer rings in one shared memory file,
-//! a UNIX socket for the handshake, control frames and the peer's death, and one eventfd per side for wakeups. Where
-//! shared memory is not to be had, the same frames go over the socket behind the same API.
+//! a UNIX socket for the handshake, control frames and the peer's death, and one doorbell per side for wakeups. Where
+//! shared memory is not to be had, the same frames go over a byte stream behind the same API.
 //!
 //! It is not a queue for many producers or consumers, and it makes no promise beyond at-least-once. Fan-out by topic
 //! is the business of the bridge.

@@ -223,6 +223,80 @@ fn every_file_that_a_document_names_exists() {
     assert!(names > 50, "names={names}");
 }
 
+/// Folders of sources that the code map of ARCHITECTURE.md has to show, and the ending of their files.
+const MAPPED: [(&str, &str); 7] = [
+    ("shm-transport/src/", ".rs"),
+    ("bridge/src/", ".rs"),
+    ("contracts/src/", ".rs"),
+    ("contracts/messages/src/", ".rs"),
+    ("tests/src/", ".rs"),
+    ("benches/src/", ".rs"),
+    (SDK, ".py"),
+];
+const SDK: &str = "python-sdk/src/mycelium/";
+
+/// All files in a folder, as paths from the repository's root.
+fn files_below(folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(repository().join(folder)).expect("a folder") {
+        let entry = entry.expect("entry");
+        let path = format!("{folder}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            found.extend(files_below(&format!("{path}/")));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A file that is named by its full path, that stands behind its folder in a row, or whose folder is named with no files.
+#[test]
+fn the_code_map_has_every_source_file_and_no_other() {
+    let text = read("docs/ARCHITECTURE.md");
+    let map = text.split_once("## Code map").expect("the map").1;
+    let map = map.split_once("\n## ").expect("its end").0;
+    let (mut files, mut folders) = (BTreeSet::new(), BTreeSet::new());
+    for line in map.lines().filter(|line| !line.starts_with('#')) {
+        // Private files of the SDK stand in rows of their own without their folder.
+        let (mut folder, mut ending) = (SDK.to_owned(), ".py");
+        let row = line
+            .strip_prefix("| ")
+            .and_then(|row| row.split(" | ").next());
+        for name in row.unwrap_or(line).split('`').skip(1).step_by(2) {
+            if name.ends_with('/') {
+                folders.insert(name.to_owned());
+                (folder, ending) = (name.to_owned(), ".rs");
+            } else if name.contains('/') {
+                files.insert(name.to_owned());
+            } else if row.is_some() {
+                files.insert(format!("{folder}{name}{ending}"));
+                folders.remove(&folder);
+            }
+        }
+    }
+    for file in &files {
+        assert!(repository().join(file).exists(), "the map names {file}");
+    }
+    let mut seen = 0;
+    for (root, ending) in MAPPED {
+        for file in files_below(root) {
+            let (_, name) = file.rsplit_once('/').expect("a folder");
+            let is_entry =
+                ["lib.rs", "main.rs", "mod.rs", "tests.rs", "__init__.py"].contains(&name);
+            if is_entry || file.contains("/tests/") || !name.ends_with(ending) {
+                continue;
+            }
+            seen += 1;
+            assert!(
+                files.contains(&file) || folders.iter().any(|folder| file.starts_with(folder)),
+                "the code map in ARCHITECTURE.md lacks {file}"
+            );
+        }
+    }
+    assert!(seen > 250, "source files: {seen}");
+}
+
 /// The schema has every key that the bridge reads; a test of the bridge sees to that.
 #[test]
 fn every_key_of_the_configuration_is_documented() {

@@ -19,7 +19,8 @@ Where that call is missing the link runs FENCED: Python rings the doorbell after
 after a look that found data, before a commit, and before head is published. Without that call, and on every other
 machine, the SDK takes the socket and says why (ORDERING); off Linux it does too (PLATFORM).
 
-Checked on x86-64 Linux with CPython 3.10 to 3.13; ``tests/test_ordering.py`` runs both kinds of code.
+Checked on x86-64 Linux with CPython 3.10 to 3.13; ``tests/test_ring.py`` and ``tests/test_handshake.py`` run the code
+with barriers, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-//! A cross-process wakeup over an eventfd.
+//! A cross-process wakeup over an eventfd or a pair of sockets.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -18,7 +18,7 @@ use nix::sys::stat::{SFlag, fstat};
 /// # Implementation notes
 ///
 /// [`Doorbell::new`] is an eventfd in non-blocking mode, which both sides share. Whoever shares it can make it blocking and
-/// fill its counter, and then a notify waits for as long as he likes. So a side that must not trust the one that it wakes
+/// fill its counter, and then a notify waits for as long as that side likes. So a side that must not trust the one that it wakes
 /// uses [`Doorbell::pair`], two connected datagram sockets: each side can change its own only, and the notify says with the
 /// call itself that it does not wait. A notify of a pair costs about half a microsecond more.
 #[derive(Debug)]
