@@ -6,19 +6,8 @@
 use std::fs;
 use std::path::Path;
 
+use fastrand::Rng;
 use mycelium_contracts::{Contracts, Report, parse};
-
-/// A small generator of random numbers (xorshift), so that a seed names a run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound.max(1) as u64).expect("below a usize")
-    }
-}
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -95,16 +84,16 @@ const PIECES: [&str; 60] = [
 ];
 
 /// A file that differs from a valid one in a few tokens, bytes or lines.
-fn mutated(random: &mut Random, files: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = files[random.below(files.len())].clone();
-    for _ in 0..=random.below(4) {
+fn mutated(random: &mut Rng, files: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = files[random.usize(..files.len())].clone();
+    for _ in 0..=random.usize(..4) {
         if bytes.is_empty() {
             break;
         }
-        let at = random.below(bytes.len());
-        match random.below(6) {
+        let at = random.usize(..bytes.len());
+        match random.usize(..6) {
             // A byte.
-            0 => bytes[at] = u8::try_from(random.below(256)).expect("a byte"),
+            0 => bytes[at] = u8::try_from(random.usize(..256)).expect("a byte"),
             // A token, from one separator to the next.
             1 | 2 => {
                 let is_end = |byte: &u8| b" \n,:{}[]\"".contains(byte);
@@ -113,7 +102,7 @@ fn mutated(random: &mut Random, files: &[Vec<u8>]) -> Vec<u8> {
                     .iter()
                     .position(is_end)
                     .map_or(bytes.len(), |it| at + it);
-                let piece = PIECES[random.below(PIECES.len())].bytes();
+                let piece = PIECES[random.usize(..PIECES.len())].bytes();
                 bytes.splice(start..end.max(start), piece);
             }
             // A line, left out, doubled or moved to another place of any file.
@@ -127,13 +116,13 @@ fn mutated(random: &mut Random, files: &[Vec<u8>]) -> Vec<u8> {
                     .position(|&it| it == b'\n')
                     .map_or(bytes.len(), |it| at + it + 1);
                 let line = bytes[start..end].to_vec();
-                match random.below(3) {
+                match random.usize(..3) {
                     0 => drop(bytes.drain(start..end)),
                     1 => drop(bytes.splice(start..start, line)),
                     _ => {
-                        let other = &files[random.below(files.len())];
-                        let from = random.below(other.len());
-                        let to = (from + random.below(200)).min(other.len());
+                        let other = &files[random.usize(..files.len())];
+                        let from = random.usize(..other.len());
+                        let to = (from + random.usize(..200)).min(other.len());
                         drop(bytes.splice(start..start, other[from..to].to_vec()));
                     }
                 }
@@ -166,7 +155,7 @@ fn no_mutated_file_panics_and_every_refusal_has_an_error_with_a_place() {
         setting("FUZZ_SEED", 0x9E37_79B9_7F4A_7C15),
         setting("FUZZ_CASES", 20_000),
     );
-    let mut random = Random(seed);
+    let mut random = Rng::with_seed(seed);
     let (mut accepted, mut refused) = (0, 0);
     for case in 0..cases {
         let bytes = mutated(&mut random, &files);

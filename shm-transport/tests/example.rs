@@ -1,22 +1,14 @@
 //! The example of two processes runs as its text says.
 
-use std::process::Command;
+#[path = "../../tests/src/cargo.rs"]
+mod cargo;
+
+use std::path::Path;
 
 #[test]
 fn two_processes_share_rings_without_a_bridge() {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut command = cargo::cargo(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     command.args(["run", "--quiet", "--example", "two_processes", "--", "500"]);
-    // What cargo tells a running test about itself would make build scripts run again.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_MANIFEST_")
-            || text.starts_with("CARGO_PKG_")
-            || text == "OUT_DIR"
-        {
-            command.env_remove(name);
-        }
-    }
     let output = command.output().expect("cargo");
     let (text, errors) = (
         String::from_utf8_lossy(&output.stdout),

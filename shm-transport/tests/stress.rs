@@ -14,6 +14,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_transport::error::{BatchError, ReserveError};
 use shm_transport::frame::{FrameHeader, record_len};
@@ -34,41 +35,19 @@ const TURNS_PER_TICK: u64 = 16;
 /// Longest silence of both sides; what hangs fails.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        (self.next() >> 32) % limit
-    }
-}
-
 /// The payload of the frame that begins at `position`.
 fn payload(position: u64, buffer: &mut Vec<u8>) {
-    let mut random = Random::new(position);
-    let len = match random.below(32) {
+    let mut random = Rng::with_seed(position);
+    let len = match random.u64(..32) {
         0 => PAYLOAD_MAX as u64,
-        1 => random.below(PAYLOAD_MAX as u64),
-        2..=8 => random.below(400),
-        _ => random.below(64),
+        1 => random.u64(..PAYLOAD_MAX as u64),
+        2..=8 => random.u64(..400),
+        _ => random.u64(..64),
     };
     buffer.clear();
     buffer.extend_from_slice(&position.to_le_bytes());
-    while (buffer.len() as u64) < len {
-        buffer.extend_from_slice(&random.next().to_le_bytes());
-    }
-    buffer.truncate((len as usize).max(8));
+    buffer.resize((len as usize).max(8), 0);
+    random.fill(&mut buffer[8..]);
 }
 
 /// One side of the link, of whatever generation.
@@ -77,7 +56,7 @@ struct Side {
     producer: Producer,
     own: Doorbell,
     peer: Doorbell,
-    random: Random,
+    random: Rng,
     goal: u64,
     expected: Vec<u8>,
 }
@@ -101,7 +80,7 @@ impl Side {
     /// Reads one frame after the other; says whether there was one.
     fn read_alone(&mut self) -> bool {
         let mut read = false;
-        for _ in 0..=self.random.below(20) {
+        for _ in 0..=self.random.u64(..20) {
             let position = self.consumer.position();
             let Some(guard) = self.consumer.try_read().expect("sound ring") else {
                 break;
@@ -117,8 +96,8 @@ impl Side {
     /// Reads a run of frames; says whether there was one.
     fn read_batch(&mut self) -> bool {
         let limit = BatchLimit {
-            bytes: self.random.below(CAPACITY as u64) as usize,
-            frames: 1 + self.random.below(40) as usize,
+            bytes: self.random.u64(..CAPACITY as u64) as usize,
+            frames: 1 + self.random.u64(..40) as usize,
         };
         let mut position = self.consumer.position();
         let mut frames = Vec::new();
@@ -142,7 +121,7 @@ impl Side {
     }
 
     fn read(&mut self) -> bool {
-        let read = if self.random.below(2) == 0 {
+        let read = if self.random.u64(..2) == 0 {
             self.read_batch()
         } else {
             self.read_alone()
@@ -156,13 +135,13 @@ impl Side {
     /// Sends one frame after the other; says whether there was room for one.
     fn send_alone(&mut self) -> bool {
         let mut sent = false;
-        for _ in 0..=self.random.below(20) {
+        for _ in 0..=self.random.u64(..20) {
             let position = self.producer.position();
             if position >= self.goal {
                 break;
             }
             payload(position, &mut self.expected);
-            let spare = self.random.below(2) as usize * self.random.below(200) as usize;
+            let spare = self.random.u64(..2) as usize * self.random.u64(..200) as usize;
             let reserved = (self.expected.len() + spare).min(PAYLOAD_MAX);
             match self
                 .producer
@@ -188,8 +167,8 @@ impl Side {
 
     /// Sends a batch; says whether there was room for a frame. Now and then the batch is given up.
     fn send_batch(&mut self) -> bool {
-        let give_up = self.random.below(16) == 0;
-        let frames = self.random.below(40);
+        let give_up = self.random.u64(..16) == 0;
+        let frames = self.random.u64(..40);
         let start = self.producer.position();
         let mut batch = self.producer.batch();
         for _ in 0..=frames {
@@ -216,7 +195,7 @@ impl Side {
     }
 
     fn send(&mut self) -> bool {
-        let sent = if self.random.below(2) == 0 {
+        let sent = if self.random.u64(..2) == 0 {
             self.send_batch()
         } else {
             self.send_alone()
@@ -266,13 +245,13 @@ impl Side {
         self.notify();
         let mut turn = 0_u64;
         while !self.is_done() {
-            let moved = match self.random.below(3) {
+            let moved = match self.random.u64(..3) {
                 0 => self.read(),
                 1 => self.send(),
                 _ => self.read() | self.send(),
             };
             if !moved && !self.can_go_on() {
-                for _ in 0..self.random.below(2) * self.random.below(20_000) {
+                for _ in 0..self.random.u64(..2) * self.random.u64(..20_000) {
                     std::hint::spin_loop();
                 }
                 self.park();
@@ -374,7 +353,7 @@ fn a_side() {
         producer,
         own: Doorbell::from_fd(fd(numbers[5])),
         peer: Doorbell::from_fd(fd(numbers[6])),
-        random: Random::new(numbers[2]),
+        random: Rng::with_seed(numbers[2]),
         goal: numbers[3],
         expected: Vec::new(),
     };
@@ -397,15 +376,15 @@ fn listen(number: usize, output: ChildStdout, events: mpsc::Sender<(usize, bool)
 /// One segment, until both rings have carried `GOAL` bytes; `KILLS` times one of the sides is killed on the way.
 fn round(fencing: Fencing, seed: u64) {
     let link = Link::new(fencing, GOAL);
-    let mut random = Random::new(seed);
+    let mut random = Rng::with_seed(seed);
     let (sender, events) = mpsc::channel();
-    let start = |number, random: &mut Random| {
-        let mut child = link.start(number, random.next());
+    let start = |number, random: &mut Rng| {
+        let mut child = link.start(number, random.u64(..));
         listen(number, child.stdout.take().expect("piped"), sender.clone());
         Some(child)
     };
     let mut sides = [start(0, &mut random), start(1, &mut random)];
-    let (mut kills, mut ticks_left) = (0, 1 + random.below(40));
+    let (mut kills, mut ticks_left) = (0, 1 + random.u64(..40));
     while sides.iter().any(Option::is_some) {
         let event = events.recv_timeout(WATCHDOG);
         let (number, is_tick) =
@@ -426,10 +405,10 @@ fn round(fencing: Fencing, seed: u64) {
         }
         ticks_left -= 1;
         if ticks_left == 0 {
-            ticks_left = 1 + random.below(40);
-            let victim = random.below(2) as usize;
+            ticks_left = 1 + random.u64(..40);
+            let victim = random.u64(..2) as usize;
             if let (Some(child), true) = (&mut sides[victim], kills < KILLS) {
-                for _ in 0..random.below(50_000) {
+                for _ in 0..random.u64(..50_000) {
                     std::hint::spin_loop();
                 }
                 child.kill().expect("SIGKILL");

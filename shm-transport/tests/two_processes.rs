@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use shm_transport::channel::{LinkEnds, WaitFor, Waited};
 use shm_transport::error::{AttachError, ReserveError};
 use shm_transport::layout::{RING_TO_BRIDGE, RING_TO_PEER};
@@ -26,20 +27,15 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The payload of frame `number`: the number, then bytes that follow from it. A torn frame does not match.
 fn payload(number: u64) -> Vec<u8> {
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let len_max = match next() % 16 {
-        0 => RING_CAPACITY as u64 / 4 - 16,
+    let mut random = Rng::with_seed(number);
+    let len_max = match random.u8(..16) {
+        0 => RING_CAPACITY / 4 - 16,
         1..=3 => 256,
         _ => 48,
     };
     let mut bytes = number.to_le_bytes().to_vec();
-    bytes.extend((0..next() % len_max).map(|_| next() as u8));
+    bytes.resize(8 + random.usize(..len_max), 0);
+    random.fill(&mut bytes[8..]);
     bytes
 }
 
@@ -333,7 +329,7 @@ fn kill_and_resume(fencing: Fencing) {
     const REPEATED_MAX: u64 = (RING_CAPACITY / 8 / 16) as u64 + 1;
     let link = Link::new(fencing);
     let mut side = link.bridge_side(WaitStrategy::Hybrid { spin_us: 50 });
-    let (mut sent, mut expected, mut random) = (0_u64, 0_u64, 88_172_645_u64);
+    let (mut sent, mut expected, mut random) = (0_u64, 0_u64, Rng::with_seed(1));
     let note = |number: u64, is_first: bool, expected: &mut u64| {
         if is_first && number < *expected {
             assert!(
@@ -347,10 +343,7 @@ fn kill_and_resume(fencing: Fencing) {
     };
     for round in 0..=KILLS {
         let mut child = link.start("awake");
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let goal = expected + 50 + random % 3000;
+        let goal = expected + 50 + random.u64(..3000);
         let mut is_first = true;
         let mut ending = false;
         while expected < goal || round == KILLS && expected < sent {

@@ -4,10 +4,12 @@
 //! `MYCELIUM_PYTHON`, which `make test` sets, otherwise the `.venv` of the repository).
 
 pub mod bus;
+mod cargo;
 pub mod chaos;
 pub mod dynamic;
 pub mod pages;
 mod process;
+pub mod random;
 pub mod reload;
 pub mod tls;
 

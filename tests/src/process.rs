@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_transport::disable::VARIABLE;
 
+use crate::cargo::cargo;
 use crate::{Place, WATCHDOG, python, repository, wait_for, wait_until};
 
 /// The program of the bridge, built with the profile of the running tests.
@@ -46,24 +47,13 @@ fn programs() -> &'static Path {
         let target = profile
             .parent()
             .expect("a profile lies in the target directory");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.current_dir(repository()).args(["build", "--quiet"]);
+        let mut build = cargo(&repository());
+        build.args(["build", "--quiet"]);
         // A test besides the program, and no package named: so the dependencies have the features that `cargo test` has
         // built them with.
         build.args(["--bin", "mycelium-bridge", "--bin", "mycelium-contracts"]);
         build.args(["--test", "demo"]);
         build.arg("--target-dir").arg(target).env_remove(VARIABLE);
-        // What cargo tells a running test about itself would make build scripts run again.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_MANIFEST_")
-                || text.starts_with("CARGO_PKG_")
-                || text == "OUT_DIR"
-            {
-                build.env_remove(name);
-            }
-        }
         if profile.ends_with("release") {
             build.arg("--release");
         }

@@ -1,7 +1,7 @@
 //! What happens, and in which order: a sequence that follows from a seed alone, whatever the timing of a run.
 
 use super::cast::{EXTRAS, Fate, ROLES};
-use super::random::Random;
+use crate::random::Random;
 
 /// Slots for clients that run beside the workers.
 pub const SLOTS: usize = 4;

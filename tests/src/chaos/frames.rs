@@ -8,7 +8,7 @@ use shm_transport::ring::Frame;
 
 use super::faults::TOPICS;
 use super::messages::{Book, Job, Order, Trade};
-use super::random::Random;
+use crate::random::Random;
 
 use std::time::Duration;
 

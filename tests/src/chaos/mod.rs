@@ -19,7 +19,6 @@ pub mod frames;
 pub mod journal;
 pub mod judge;
 pub mod messages;
-pub mod random;
 mod run;
 pub mod site;
 pub mod track;

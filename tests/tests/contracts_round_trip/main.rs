@@ -17,7 +17,6 @@ mod golden;
 #[path = "../../../contracts/messages/tests/vectors/grammar.rs"]
 mod grammar;
 mod peer;
-mod random;
 mod spec;
 #[path = "../../../contracts/messages/tests/vectors/wire.rs"]
 mod wire;
@@ -26,11 +25,11 @@ use std::collections::HashMap;
 
 use mycelium_messages::Message;
 use mycelium_messages::message::ViewError;
+use mycelium_tests::random::Random;
 use mycelium_tests::repository;
 use serde_json::Value;
 
 use peer::Peer;
-use random::Random;
 use spec::MessageSpec;
 use wire::{Build, Values, Visitor, bytes, hex};
 

@@ -11,9 +11,9 @@
 use mycelium_contracts::{
     Contracts, Element, Encoding, Field, FieldType, Number, PREFIX_LEN, Rule, Scalar,
 };
+use mycelium_tests::random::Random;
 use serde_json::{Map, Value, json};
 
-use super::random::Random;
 use super::wire::{Wire, hex};
 
 pub(crate) struct MessageSpec {
@@ -206,11 +206,11 @@ impl MessageSpec {
         if breakable.is_empty() {
             return None;
         }
-        let field = breakable[random.below(breakable.len())];
+        let field = breakable[random.index(breakable.len())];
         let ways = field.ways_to_break();
         let bytes = &mut payload[field.offset..][..field.size];
         bytes.fill(0);
-        let way = &ways[random.below(ways.len())];
+        let way = &ways[random.index(ways.len())];
         bytes[..way.len()].copy_from_slice(way);
         Some(field.name.clone())
     }
@@ -317,7 +317,7 @@ fn whole_number(random: &mut Random, min: i128, max: i128) -> i128 {
     let value = match random.below(8) {
         0 => min,
         1 => max,
-        2 => random.pick(&[-1, 0, 1]),
+        2 => random.one_of(&[-1, 0, 1]),
         3 => -(random.wide() as i128 & i128::MAX),
         _ => random.wide() as i128 & i128::MAX,
     };
@@ -363,7 +363,7 @@ fn text(random: &mut Random, least: usize, most: usize) -> String {
     let len = random.length(least, most);
     let mut text = String::with_capacity(len);
     while text.len() < len {
-        let next = random.pick(&CHARACTERS);
+        let next = random.one_of(&CHARACTERS);
         text.push(if text.len() + next.len_utf8() > len {
             '~'
         } else {
@@ -442,7 +442,7 @@ impl Kind {
                 let len = random.length(*least, *most);
                 Value::from(hex(&random.bytes(len)))
             }
-            Self::Enum { values } => Value::from(random.pick(values) as i64),
+            Self::Enum { values } => Value::from(random.one_of(values) as i64),
         }
     }
 
