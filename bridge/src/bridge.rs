@@ -2,9 +2,11 @@
 
 use std::io;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mycelium_contracts::Encoding as Written;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_transport::frame::Encoding;
 use shm_transport::socket::Address;
 use shm_transport::wakeup::WaitStrategy;
@@ -18,7 +20,7 @@ use crate::event_loop::{
 use crate::link::{LinkLayer, LinkSetupError, LinkStatus, Registry, UplinkStatus};
 use crate::local::LocalChannel;
 use crate::routes::{KeyPart, Topic};
-use crate::shutdown::Summary;
+use crate::shutdown::{Summary, TERMINATE_GRACE};
 
 /// How long [`Bridge::shut_down_inline`] lets the data plane wait between two looks at the control plane.
 const INLINE_TURN: Duration = Duration::from_millis(5);
@@ -311,16 +313,39 @@ pub fn run(config: &Config) -> Result<Summary, BridgeError> {
         guard_descendants: true,
         control_socket: true,
     };
-    runtime.block_on(async {
+    let summary = runtime.block_on(async {
         let control = ControlPlane::new(config, links, options)?;
         let thread = spawn_data_plane(data_plane)?;
-        let summary = control.run().await;
+        let mut summary = control.run().await;
         handle.stop();
-        if thread.join().is_err() {
-            tracing::error!("data plane panicked; its message is on standard error");
-        }
+        summary.data_plane_failed = !has_ended_well(&handle, thread);
         Ok(summary)
-    })
+    });
+    // Who asks the data plane for something on a thread for blocking calls waits as long as it stands still.
+    runtime.shutdown_timeout(TERMINATE_GRACE);
+    summary
+}
+
+/// Whether the data plane has come to its end when it was told to. One that stands still is left to the end of the process.
+fn has_ended_well(handle: &DataPlaneHandle, thread: JoinHandle<()>) -> bool {
+    let mut ended = [PollFd::new(handle.ended(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(TERMINATE_GRACE).unwrap_or(PollTimeout::ZERO);
+    let begun = Instant::now();
+    let mut answer = poll(&mut ended, timeout);
+    while answer == Err(Errno::EINTR) && begun.elapsed() < TERMINATE_GRACE {
+        answer = poll(&mut ended, timeout);
+    }
+    if answer != Ok(1) {
+        tracing::error!(
+            "data plane stands still and is left behind; what waited in its rings is lost"
+        );
+        return false;
+    }
+    let joined = thread.join();
+    if joined.is_err() {
+        tracing::error!("data plane panicked; its message is on standard error");
+    }
+    joined.is_ok()
 }
 
 fn spawn_data_plane(data_plane: DataPlane) -> Result<JoinHandle<()>, BridgeError> {

@@ -189,6 +189,8 @@ pub struct Summary {
     /// Frames for workers that ended for good without having acknowledged them, since the bridge began; `None` if the data
     /// plane did not say.
     pub undelivered: Option<u64>,
+    /// Whether the data plane panicked, or stood still when it was to end.
+    pub data_plane_failed: bool,
     /// From the request to the end.
     pub duration: Duration,
     /// Workers that had failed for good before: a crash loop, or a failure with a policy of no restart.
@@ -196,10 +198,10 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// 0 when every peer ended by itself and no worker had failed for good, otherwise 1.
+    /// 0 when every peer and the data plane ended by themselves and no worker had failed for good, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         let forced = self.terminated + self.killed + self.workers_left + self.clients_cut;
-        u8::from(forced > 0 || !self.failed.is_empty())
+        u8::from(forced > 0 || self.data_plane_failed || !self.failed.is_empty())
     }
 }
 
@@ -219,6 +221,9 @@ impl fmt::Display for Summary {
                 .map_or_else(|| "unknown".to_owned(), |frames| frames.to_string()),
             self.duration.as_millis()
         )?;
+        if self.data_plane_failed {
+            write!(f, ", data_plane=failed")?;
+        }
         if !self.failed.is_empty() {
             write!(f, ", failed={}", self.failed.join(","))?;
         }

@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{Site, has_ended, wait_for, wait_until_ended};
+use common::{Site, ends_with_this_thread, has_ended, wait_for, wait_until_ended};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn bridge(arguments: &[&str], site: &Site) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    command
+    ends_with_this_thread(command)
 }
 
 fn text(bytes: &[u8]) -> String {

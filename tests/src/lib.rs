@@ -11,14 +11,17 @@ pub mod pages;
 mod process;
 pub mod random;
 pub mod reload;
+mod stopped;
 pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use process::{
-    BridgeProcess, Finished, bridge_binary, contracts_binary, has_ended, run_python,
+    BridgeProcess, Finished, bridge_binary, contracts_binary, ends_with_this_thread, has_ended,
+    run_python,
 };
+pub use stopped::StoppedThread;
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;

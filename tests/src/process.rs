@@ -1,6 +1,7 @@
 //! Processes of the scenarios: the bridge as a program, and Python clients.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -66,6 +67,14 @@ fn programs() -> &'static Path {
     })
 }
 
+/// Has the kernel kill the process when the thread that starts it is gone: a test that is killed leaves no bridge behind.
+pub fn ends_with_this_thread(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure makes one system call between fork and exec; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into))
+    }
+}
+
 /// A bridge that runs as a program of its own. Dropping it kills it.
 #[derive(Debug)]
 pub struct BridgeProcess {
@@ -122,7 +131,8 @@ impl BridgeProcess {
             .stdout(output.try_clone().expect("share the log"))
             .stderr(output);
         command.envs(variables);
-        let child = command.spawn().expect("start the bridge");
+        let child = ends_with_this_thread(&mut command).spawn();
+        let child = child.expect("start the bridge");
         Self { child, log }
     }
 

@@ -2,8 +2,12 @@
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 pub(crate) mod links;
 pub(crate) mod metrics;
@@ -64,6 +68,15 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
         assert!(begin.elapsed() < WATCHDOG, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Has the kernel kill the process when the thread that starts it is gone: a test that is killed leaves no bridge behind.
+pub(crate) fn ends_with_this_thread(mut command: Command) -> Command {
+    // SAFETY: the closure makes one system call between fork and exec; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+    command
 }
 
 /// Whether a process does not run any more. A zombie that its new parent has not reaped yet has ended, too.

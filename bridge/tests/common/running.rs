@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_transport::channel::{Channel, ConnectOptions};
 
-use super::{Site, WATCHDOG, wait_for};
+use super::{Site, WATCHDOG, ends_with_this_thread, wait_for};
 
 /// A bridge that runs as a process of its own; dropping it kills it.
 pub(crate) struct Running {
@@ -34,7 +34,7 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    command
+    ends_with_this_thread(command)
 }
 
 impl Running {
