@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::metrics::{http, samples};
 use common::running::{Running, exchange, program, run};
-use common::{Site, wait_for};
+use common::{Site, WATCHDOG, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -156,4 +158,43 @@ fn a_bridge_that_stands_still_is_said_so_in_bounded_time() {
     let expected = ": none within 5 s; its control plane stands still\n";
     assert!(errors.contains(expected), "{errors}");
     assert_eq!(bridge.status().workers.len(), 1);
+}
+
+/// The names in the first column of the table of metrics.
+fn documented_metrics() -> BTreeSet<String> {
+    let page = format!("{}/../docs/operations.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(page).expect("the manual");
+    let rows = page.lines().filter(|line| line.starts_with("| `mycelium_"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_one_is_there() {
+    let uplink = "[[uplink]]\nname = 'bus'\naddress = 'tcp:127.0.0.1:1'\nexport = ['Quote']\n";
+    let delivery = "[delivery]\nQuote = 'drop_newest'\n";
+    let rest = format!("{METRICS}{WORKER}{delivery}{uplink}");
+    let keys = "listen = 'bridge.sock'\nring_capacity = '4KiB'";
+    let site = Site::new(keys, &rest);
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let (mut publisher, _subscriber) = exchange(&site, 1);
+    // Nobody reads these, so that there is something to miss.
+    for _ in 0..200 {
+        let quote = mycelium_messages::bandit::Quote::default();
+        publisher.publish(&quote, Some(WATCHDOG)).expect("publish");
+    }
+    let address = bridge.status().metrics.expect("metrics are served");
+    let body = wait_for("missed frames and a sample", || {
+        let (_, _, body) = http(&address, "GET /metrics HTTP/1.1\r\n\r\n");
+        let all = ["link_missed_total{", "link_residence_seconds_count{"];
+        all.iter().all(|it| body.contains(it)).then_some(body)
+    });
+    let types = body.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut shown: BTreeSet<_> = types
+        .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
+        .collect();
+    // Only there while the data plane stands still, which is another test's concern.
+    shown.insert("mycelium_data_plane_silent_seconds".to_owned());
+    assert_eq!(shown, documented_metrics());
 }

@@ -5,6 +5,8 @@ use mycelium_bridge::status::{Delivered, Level, Link, Missed, Residence, Status,
 use super::paint::{Line, Style};
 use super::table::{Cell, Table, bytes, grouped, left, printable, right, short, span};
 
+/// Between the parts of a line at the head, where it may be continued on another.
+const BETWEEN: &str = "   ";
 /// Cells of an occupancy bar, and in a narrow window.
 const BAR_WIDTH: u64 = 10;
 const BAR_WIDTH_NARROW: u64 = 4;
@@ -21,7 +23,11 @@ pub(super) fn render(
 ) -> Vec<Line> {
     let earlier = earlier.filter(|it| it.pid == status.pid && it.now_ms < status.now_ms);
     let rates = Rates { status, earlier };
-    let mut lines = head(status, &rates);
+    let columns = window.unwrap_or(usize::MAX);
+    let mut lines: Vec<_> = head(status, &rates)
+        .iter()
+        .flat_map(|line| line.wrapped(columns, BETWEEN, 2))
+        .collect();
     let bar_width = match window {
         Some(window) if window < NARROW => BAR_WIDTH_NARROW,
         _ => BAR_WIDTH,
@@ -43,7 +49,7 @@ pub(super) fn render(
             heading = heading.with(format!("  (in a wider window: {names})"), Style::Dim);
         }
         lines.push(Line::new());
-        lines.push(heading);
+        lines.extend(heading.wrapped(columns, " ", 2));
         lines.extend(rows);
     }
     lines
@@ -106,9 +112,10 @@ fn head(status: &Status, rates: &Rates<'_>) -> Vec<Line> {
     let config = printable(&status.config);
     let warn = |count| if count > 0 { Style::Warn } else { Style::Plain };
     let mut lines = vec![
-        Line::new()
-            .with(title, Style::Strong)
-            .plain(format!("  pid {}  running for {up}  {config}", status.pid)),
+        Line::new().with(title, Style::Strong).plain(format!(
+            "   pid {}   running for {up}   {config}",
+            status.pid
+        )),
         Line::new()
             .plain(format!(
                 "published {}   delivered {}   ",

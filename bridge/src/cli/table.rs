@@ -5,6 +5,9 @@ use super::paint::{Line, Style};
 /// A name that is too long keeps at least so many characters.
 const NAME_MIN: usize = 12;
 
+/// Spaces in front of a note.
+const NOTE_INDENT: usize = 6;
+
 /// Where the text of a column begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
@@ -138,10 +141,18 @@ impl Table {
         let titles = self.columns.iter();
         let titles: Vec<_> = titles.map(|it| Cell::new(it.title, Style::Dim)).collect();
         let mut lines = vec![self.line(&titles, &widths)];
-        lines.extend(self.rows.iter().map(|row| match row {
-            Row::Cells(cells) => self.line(cells, &widths),
-            Row::Note(note, style) => Line::new().plain("      ").with(note, *style),
-        }));
+        for row in &self.rows {
+            match row {
+                Row::Cells(cells) => lines.push(self.line(cells, &widths)),
+                Row::Note(note, style) => {
+                    let note = Line::new()
+                        .plain(" ".repeat(NOTE_INDENT))
+                        .with(note, *style);
+                    let window = window.unwrap_or(usize::MAX);
+                    lines.extend(note.wrapped(window, " ", NOTE_INDENT + 2));
+                }
+            }
+        }
         (lines, hidden)
     }
 

@@ -244,13 +244,10 @@ fn every_window_is_kept_to_unless_it_is_very_narrow() {
     let mut status = some_status();
     status.links[0].name = "a-strategy-with-quite-a-long-name-for-once".into();
     status.workers[0].name = status.links[0].name.clone();
-    for window in [100, 120, 160, 200] {
-        let lines = render(&status, None, Some(window));
-        let tables = lines
-            .iter()
-            .filter(|line| line.text(false).starts_with("  "));
-        for line in tables {
-            assert_eq!(line, &line.cut(window), "window={window}");
+    status.links[0].last_error = Some("a reason that takes several words ".repeat(6));
+    for window in [80, 100, 120, 160, 200] {
+        for line in render(&status, None, Some(window)) {
+            assert_eq!(line, line.cut(window), "window={window}");
         }
     }
     let text = paint::text(&render(&status, None, Some(100)), false);
