@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mycelium_bridge::config::{Config, ConfigError};
+use mycelium_bridge::config::{Config, ConfigError, Overrides};
 use mycelium_bridge::logging::LogFormat;
 use mycelium_bridge::reload::Plan;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
@@ -86,7 +86,7 @@ enum Command {
 /// Which configuration.
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The TOML configuration of the bridge.
+    /// The TOML configuration of the bridge; variables like MYCELIUM_BRIDGE__LOG go before its keys.
     #[arg(
         long = "config",
         value_name = "FILE",
@@ -139,10 +139,16 @@ fn guard(mark: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Reads a configuration with what the environment says about it. An error has been printed and is an exit code.
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    let overrides = Overrides::from_environment();
+    Config::load_with(path, &overrides).map_err(|error| config_error(&error))
+}
+
 fn check(path: &Path, running: Option<&Path>) -> ExitCode {
-    let config = match Config::load(path) {
+    let config = match load(path) {
         Ok(config) => config,
-        Err(error) => return config_error(&error),
+        Err(code) => return code,
     };
     let contracts = config.bridge.contracts.display();
     let warnings = config.contracts.report();
@@ -164,10 +170,14 @@ fn check(path: &Path, running: Option<&Path>) -> ExitCode {
     let uplinks: String = uplinks
         .map(|uplink| format!(", {}={}", uplink.name, uplink.address))
         .collect();
+    let mut variables = config.overrides.names().collect::<Vec<_>>().join(" ");
+    if !variables.is_empty() {
+        variables.insert_str(0, ", environment=");
+    }
     // A reader that has closed the pipe has seen enough; the exit code tells the rest.
     let _ = writeln!(
         io::stdout(),
-        "ok: {workers} worker{}, contracts={contracts} ({} messages), listen={listen}{uplinks}",
+        "ok: {workers} worker{}, contracts={contracts} ({} messages), listen={listen}{uplinks}{variables}",
         if workers == 1 { "" } else { "s" },
         config.contracts.messages().len(),
     );
@@ -179,9 +189,9 @@ fn check(path: &Path, running: Option<&Path>) -> ExitCode {
 
 /// Says what a bridge that runs with one configuration would do with the other.
 fn compare(running: &Path, new: &Config) -> ExitCode {
-    let running = match Config::load(running) {
+    let running = match load(running) {
         Ok(config) => config,
-        Err(error) => return config_error(&error),
+        Err(code) => return code,
     };
     match Plan::new(&running, new) {
         Ok(plan) => {

@@ -17,6 +17,7 @@ use toml::de::DeTable;
 mod check;
 mod delivery;
 mod endpoint;
+mod overrides;
 mod problem;
 mod process;
 mod read;
@@ -26,8 +27,9 @@ mod uplink;
 mod watch;
 mod watching;
 
+pub use overrides::Overrides;
 pub(crate) use problem::closest_first;
-pub use problem::{ConfigError, Problem};
+pub use problem::{ConfigError, Place, Problem};
 pub use process::{Limit, ProcessConfig};
 pub(crate) use uplink::MAX_PAYLOAD as UPLINK_PAYLOAD_MAX;
 pub use uplink::UplinkConfig;
@@ -49,6 +51,8 @@ pub const SETTINGS_MAX: usize = 65_536;
 pub struct Config {
     /// The file it came from, as named by the caller.
     pub path: PathBuf,
+    /// The variables that went before what the file says; a reload takes them again.
+    pub overrides: Overrides,
     /// The `[bridge]` table.
     pub bridge: BridgeConfig,
     /// Where clients can connect: the path of `bridge.listen`, then the `[[listen]]` tables.
@@ -237,7 +241,8 @@ impl TransportMode {
 }
 
 impl Config {
-    /// Reads and checks a configuration file. Relative paths in it are relative to its directory.
+    /// Reads and checks a configuration file. Relative paths in it are relative to its directory. The environment says
+    /// nothing about its keys; see [`Config::load_with`].
     ///
     /// Looks at the file system (contracts file, working directories, commands) but starts nothing and creates nothing.
     ///
@@ -245,30 +250,47 @@ impl Config {
     /// [`ConfigError`] with every problem found. A file that is no TOML is reported with its first syntax error only, and
     /// more than 4 MiB are not read.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let source = source::read(path)?;
-        let directory = std::path::absolute(path).map_err(|error| {
-            let message = format!("cannot tell the directory of the configuration: {error}");
-            ConfigError::whole_file(path, message, "name the file with an absolute path")
-        })?;
-        let directory = directory.parent().unwrap_or(Path::new("/"));
-        Self::parse(path, directory, &source)
+        Self::load_with(path, &Overrides::default())
     }
 
-    fn parse(path: &Path, directory: &Path, source: &str) -> Result<Self, ConfigError> {
+    /// As [`Config::load`], with variables that go before what the file says.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; a problem of a variable names it.
+    pub fn load_with(path: impl AsRef<Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let source = source::read(path)?;
+        Self::parse(path, &directory_of(path)?, &source, overrides)
+    }
+
+    /// Where the control socket is of a bridge that runs with this configuration. For whoever looks at a bridge: contracts,
+    /// tokens, certificates and the programs of workers need not be there for that.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file cannot be read, or something in it is not written as it has to be.
+    pub fn control_path(path: &Path, overrides: &Overrides) -> Result<PathBuf, ConfigError> {
+        let source = source::read(path)?;
+        let directory = directory_of(path)?;
+        let mut problems = Problems::new(&source);
+        match written(&source, overrides, &mut problems) {
+            Some(written) if problems.is_empty() => Ok(check::control(written.bridge, &directory)),
+            _ => Err(problems.into_error(path)),
+        }
+    }
+
+    fn parse(
+        path: &Path,
+        directory: &Path,
+        source: &str,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
         let mut problems = Problems::new(source);
-        let root = match DeTable::parse(source) {
-            Ok(root) => root,
-            Err(error) => {
-                let span = error.span().unwrap_or(0..0);
-                problems.add(&span, format!("not valid TOML: {}", error.message()), "");
-                return Err(problems.into_error(path));
-            }
-        };
-        let written = read::file(root.get_ref(), &mut problems);
-        match check::file(written, directory, &mut problems) {
+        let checked = written(source, overrides, &mut problems)
+            .and_then(|written| check::file(written, directory, &mut problems));
+        match checked {
             Some(checked) if problems.is_empty() => Ok(Self {
                 path: path.to_owned(),
+                overrides: overrides.clone(),
                 bridge: checked.bridge,
                 listen: checked.listen,
                 metrics: checked.metrics,
@@ -278,6 +300,30 @@ impl Config {
                 contracts: checked.contracts,
             }),
             _ => Err(problems.into_error(path)),
+        }
+    }
+}
+
+/// The absolute directory that paths in a configuration are relative to.
+fn directory_of(path: &Path) -> Result<PathBuf, ConfigError> {
+    let absolute = std::path::absolute(path).map_err(|error| {
+        let message = format!("cannot tell the directory of the configuration: {error}");
+        ConfigError::whole_file(path, message, "name the file with an absolute path")
+    })?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// The configuration as written, with the variables in it; `None` if the text is no TOML.
+fn written(source: &str, overrides: &Overrides, problems: &mut Problems<'_>) -> Option<read::File> {
+    match DeTable::parse(source) {
+        Ok(mut root) => {
+            overrides.apply(root.get_mut(), problems);
+            Some(read::file(root.get_ref(), problems))
+        }
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            problems.add(&span, format!("not valid TOML: {}", error.message()), "");
+            None
         }
     }
 }

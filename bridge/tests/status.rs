@@ -136,6 +136,27 @@ fn without_a_bridge_the_exit_code_says_so() {
     assert!(errors.starts_with(expected), "{errors}");
 }
 
+/// Who looks may be somebody in a shell without the secrets of the service.
+#[test]
+fn a_bridge_is_found_without_what_its_configuration_names() {
+    let listen = "[[listen]]\naddress = 'unix:second.sock'\ntoken_file = 'secret'\n";
+    let site = Site::new("listen = 'bridge.sock'", listen);
+    std::fs::write(site.path("secret"), "a-token-of-legal-length").expect("write");
+    let _bridge = Running::start(&site, "bridge.sock.control");
+    std::fs::remove_file(site.path("secret")).expect("remove");
+    let ask = |word: &str| run(program(&[word, "--config"]).arg(site.config()));
+    assert_eq!(ask("check").0, Some(2));
+    let (code, shown, errors) = ask("status");
+    assert_eq!((code, &*errors), (Some(0), ""));
+    assert!(shown.contains("second.sock"), "{shown}");
+    // What is not written as it has to be is still said.
+    let text = std::fs::read_to_string(site.config()).expect("text");
+    std::fs::write(site.config(), text.replace("listen = ", "lisen = ")).expect("write");
+    let (code, _, errors) = ask("status");
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("did you mean 'listen'?"), "{errors}");
+}
+
 #[test]
 fn the_control_socket_is_for_the_own_user_and_goes_with_the_bridge() {
     let site = Site::new("", WORKER);

@@ -1,9 +1,12 @@
 //! Every mistake in a configuration, as `mycelium-bridge check` reports it.
 //!
 //! The files in `tests/configurations` hold what is expected below the line it is about: `#! COLUMN MESSAGE`, further lines
-//! of the message as `#+`, the hint as `#?`. A `…` at the end leaves the rest open.
+//! of the message as `#+`, the hint as `#?`. A `…` at the end leaves the rest open. `#$ NAME=VALUE` sets a variable, and what
+//! comes below it is about that, with `-` for the column; `BAD` in its value is a byte that no text has.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,12 +67,24 @@ fn place() -> Place {
     place
 }
 
+/// The variables that a file wants to have.
+fn variables(text: &str) -> Vec<(String, OsString)> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#$ "));
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=').expect("a value");
+        let pieces: Vec<_> = value.split("BAD").map(str::as_bytes).collect();
+        (name.to_owned(), OsString::from_vec(pieces.join(&0xFF)))
+    };
+    lines.map(pair).collect()
+}
+
 /// What `check` says of a file in the place, without the directory's name.
-fn check(place: &Place, file: &str) -> (Option<i32>, String) {
+fn check(place: &Place, file: &str, variables: Vec<(String, OsString)>) -> (Option<i32>, String) {
     let output = Command::new(bridge_binary())
         .args(["check", "--config", file])
         .current_dir(place.path())
         .env("PATH", PATH)
+        .envs(variables)
         .env_remove("STATE_DIRECTORY")
         .output()
         .expect("run the bridge");
@@ -83,17 +98,21 @@ fn check(place: &Place, file: &str) -> (Option<i32>, String) {
 /// What the marks of a file expect, in the form of the output.
 fn expected(file: &str, text: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut about = 0;
+    let mut about = String::new();
     for (number, line) in text.lines().enumerate() {
         if let Some(rest) = line.strip_prefix("#! ") {
-            let (column, message) = rest.split_once(' ').expect("a column");
-            lines.push(format!("error: {file}:{about}:{column}: {message}"));
+            lines.push(match rest.split_once(' ').expect("a column") {
+                ("-", message) => format!("error: {about}: {message}"),
+                (column, message) => format!("error: {file}:{about}:{column}: {message}"),
+            });
         } else if let Some(rest) = line.strip_prefix("#+ ") {
             lines.push(rest.to_owned());
         } else if let Some(hint) = line.strip_prefix("#? ") {
             lines.push(format!("hint: {hint}"));
+        } else if let Some(variable) = line.strip_prefix("#$ ") {
+            about = variable.split('=').next().unwrap_or_default().to_owned();
         } else {
-            about = number + 1;
+            about = (number + 1).to_string();
         }
     }
     lines
@@ -116,7 +135,7 @@ fn every_problem_is_reported_at_once_with_its_line_its_column_and_what_to_change
         let expected = expected(name, &text.replace("OWN_UID", &uid));
         let written = text.replace("LONG", &"x".repeat(LONG));
         fs::write(place.path().join(name), written).expect("write");
-        let (code, shown) = check(&place, name);
+        let (code, shown) = check(&place, name, variables(&text));
         let shown = shown.replace(&"x".repeat(LONG), "LONG");
         assert_eq!(code, Some(2), "{shown}");
         let shown: Vec<_> = shown.lines().collect();

@@ -12,7 +12,7 @@ use shm_transport::frame::Encoding;
 use shm_transport::ring::Frame;
 use shm_transport::socket::Address;
 
-use super::{ConfigArgument, EXIT_CONFIG, EXIT_FAILURE, config_error, failure};
+use super::{ConfigArgument, EXIT_CONFIG, EXIT_FAILURE, failure, load};
 
 /// Longest wait for room on the topic.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,9 +47,9 @@ pub(super) fn run(command: &QuarantineCommand) -> ExitCode {
     | QuarantineCommand::Reinject {
         config: argument, ..
     }) = command;
-    let config = match Config::load(&argument.path) {
+    let config = match load(&argument.path) {
         Ok(config) => config,
-        Err(error) => return config_error(&error),
+        Err(code) => return code,
     };
     let store = Store::at(&config.bridge.state_dir);
     let kept = match store.list() {

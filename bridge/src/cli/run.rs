@@ -3,16 +3,15 @@
 use std::process::ExitCode;
 
 use mycelium_bridge::bridge::{self, BridgeError};
-use mycelium_bridge::config::Config;
 use mycelium_bridge::event_loop::StartError;
 use mycelium_bridge::logging;
 
-use super::{EXIT_CONFIG, EXIT_FAILURE, RunArguments, config_error, failure};
+use super::{EXIT_CONFIG, EXIT_FAILURE, RunArguments, failure, load};
 
 pub(super) fn run(arguments: &RunArguments) -> ExitCode {
-    let config = match Config::load(&arguments.config.path) {
+    let config = match load(&arguments.config.path) {
         Ok(config) => config,
-        Err(error) => return config_error(&error),
+        Err(code) => return code,
     };
     let filter = arguments.log.as_deref().unwrap_or(&config.bridge.log);
     if let Err(error) = logging::init(filter, arguments.log_format) {
@@ -24,6 +23,12 @@ pub(super) fn run(arguments: &RunArguments) -> ExitCode {
     }
     if arguments.log.is_some() {
         logging::fix_filter();
+    }
+    for variable in config.overrides.names() {
+        tracing::info!(
+            variable,
+            "the environment goes before a key of the configuration"
+        );
     }
     match bridge::run(&config) {
         Ok(summary) => {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mycelium_bridge::config::Config;
+use mycelium_bridge::config::{Config, Overrides};
 use mycelium_bridge::status::client::{AskError, ControlClient};
 
 use super::paint::{self, Colour};
@@ -39,10 +39,11 @@ impl WhichBridge {
     pub(super) fn connect(&self) -> Result<ControlClient, ExitCode> {
         let path = match &self.control {
             Some(path) => path.clone(),
-            None => match Config::load(&self.config.path) {
-                Ok(config) => config.bridge.control.path,
-                Err(error) => return Err(config_error(&error)),
-            },
+            None => {
+                let overrides = Overrides::from_environment();
+                Config::control_path(&self.config.path, &overrides)
+                    .map_err(|error| config_error(&error))?
+            }
         };
         ControlClient::connect(&path).map_err(|error| ask_failed(&error))
     }

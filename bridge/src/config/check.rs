@@ -110,6 +110,19 @@ pub(super) fn file(
     })
 }
 
+/// Where the control socket is. Nothing else is looked at, so nothing else can be wrong.
+pub(super) fn control(written: Bridge, directory: &Path) -> PathBuf {
+    let mut problems = Problems::new("");
+    let defaults = endpoint::Defaults {
+        listen: written.listen.clone(),
+        max_pending_handshakes: None,
+    };
+    let listen = endpoint::check(defaults, Vec::new(), directory, &mut problems);
+    bridge(written, listen.first(), directory, &mut problems)
+        .control
+        .path
+}
+
 fn contracts(
     bridge: &Bridge,
     directory: &Path,

@@ -4,13 +4,25 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// One thing to change in the configuration file.
+/// Where there is something to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the file, at the offending key or value.
+    File {
+        /// Counted from 1.
+        line: usize,
+        /// In characters, counted from 1.
+        column: usize,
+    },
+    /// In the environment: the name of the variable.
+    Variable(String),
+}
+
+/// One thing to change in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line of the offending key or value, counted from 1.
-    pub line: usize,
-    /// Column in characters, counted from 1.
-    pub column: usize,
+    /// Where.
+    pub place: Place,
     /// What is wrong, with the value and the legal range.
     pub message: String,
     /// What to change; empty where the message says it already.
@@ -22,7 +34,7 @@ pub struct Problem {
 pub struct ConfigError {
     /// The file as it was named by the caller.
     pub path: PathBuf,
-    /// At least one problem, in the order of the file.
+    /// At least one problem, in the order of the file; those of variables come last.
     pub problems: Vec<Problem>,
 }
 
@@ -30,8 +42,7 @@ impl ConfigError {
     /// A problem that concerns the file as a whole.
     pub(crate) fn whole_file(path: &Path, message: String, hint: &str) -> Self {
         let problem = Problem {
-            line: 1,
-            column: 1,
+            place: Place::File { line: 1, column: 1 },
             message,
             hint: hint.to_owned(),
         };
@@ -41,14 +52,16 @@ impl ConfigError {
         }
     }
 
-    /// Each problem as `(file:line:column: message, hint)`; the hint may be empty.
+    /// Each problem as `(file:line:column: message, hint)`, or with a variable in the place of the file; the hint may be empty.
     pub fn lines(&self) -> impl Iterator<Item = (String, &str)> {
         let path = self.path.display();
         self.problems.iter().map(move |p| {
-            (
-                format!("{path}:{}:{}: {}", p.line, p.column, p.message),
-                p.hint.as_str(),
-            )
+            let message = &p.message;
+            let line = match &p.place {
+                Place::File { line, column } => format!("{path}:{line}:{column}: {message}"),
+                Place::Variable(name) => format!("{name}: {message}"),
+            };
+            (line, p.hint.as_str())
         })
     }
 }
@@ -70,10 +83,12 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Collects problems while a file is read, and turns byte offsets into lines and columns.
+/// Collects problems while a file is read, and turns byte offsets into lines and columns. Offsets behind the end of the
+/// file stand for variables of the environment.
 #[derive(Debug)]
 pub(crate) struct Problems<'i> {
     source: &'i str,
+    variables: Vec<String>,
     found: Vec<(usize, Problem)>,
 }
 
@@ -81,7 +96,26 @@ impl<'i> Problems<'i> {
     pub(crate) fn new(source: &'i str) -> Self {
         Self {
             source,
+            variables: Vec::new(),
             found: Vec::new(),
+        }
+    }
+
+    /// The span of what a variable of the environment says.
+    pub(crate) fn variable(&mut self, name: &str) -> Range<usize> {
+        self.variables.push(name.to_owned());
+        let offset = self.source.len() + self.variables.len();
+        offset..offset
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let behind = offset.checked_sub(self.source.len() + 1);
+        match behind.and_then(|number| self.variables.get(number)) {
+            Some(name) => Place::Variable(name.clone()),
+            None => {
+                let (line, column) = position(self.source, offset);
+                Place::File { line, column }
+            }
         }
     }
 
@@ -92,12 +126,11 @@ impl<'i> Problems<'i> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let (line, column) = position(self.source, span.start);
+        let place = self.place(span.start);
         self.found.push((
             span.start,
             Problem {
-                line,
-                column,
+                place,
                 message: message.into(),
                 hint: hint.into(),
             },

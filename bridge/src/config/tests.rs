@@ -30,8 +30,12 @@ fn problems(text: &str) -> Vec<String> {
     let directory = directory();
     let error = load(&directory, text).expect_err("the configuration is wrong");
     let place = directory.path().display().to_string();
-    let line =
-        |p: &Problem| format!("{}: {} | {}", p.line, p.message, p.hint).replace(&place, "DIR");
+    let line = |p: &Problem| {
+        let Place::File { line, .. } = p.place else {
+            panic!("no variable is looked at: {p:?}");
+        };
+        format!("{line}: {} | {}", p.message, p.hint).replace(&place, "DIR")
+    };
     error.problems.iter().map(line).collect()
 }
 
@@ -352,7 +356,10 @@ fn no_text_makes_it_panic() {
         "listen = 'ü.sock'\n[[worker]]\nname = 'a'\ncommand = ['sh', 1]\nenv = { A = 'b' }\nring_capacity = 0x1000\n[worker.settings]\nx = [1.5, nan, {}]\n",
     )
     .replace("bandit.yaml", "missing.yaml");
-    let parse = |text: &str| Config::parse(Path::new("bridge.toml"), Path::new("/nowhere"), text);
+    let parse = |text: &str| {
+        let none = Overrides::default();
+        Config::parse(Path::new("bridge.toml"), Path::new("/nowhere"), text, &none)
+    };
     for (cut, _) in text.char_indices() {
         for piece in ["", "'", "[", "=", "\n", "{", "\0", "é"] {
             let (begin, end) = text.split_at(cut);

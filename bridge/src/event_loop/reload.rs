@@ -39,9 +39,10 @@ impl<L: Links> ControlPlane<L> {
         tracing::info!(path = %path.display(), "reloading the configuration");
         self.notifier.reloading();
         let handle = self.handle.clone();
+        let overrides = self.config.overrides.clone();
         tokio::task::spawn_blocking(move || {
             handle.send(Event::ConfigurationRead {
-                result: Box::new(Config::load(path)),
+                result: Box::new(Config::load_with(path, &overrides)),
             });
         });
     }
