@@ -364,21 +364,31 @@ impl Inflow {
             true => self.read_ahead(room, stream, traffic)?,
             false => Read::Nothing,
         };
+        // What may overtake is taken out, and what stays is moved together, once for all of it: a peer that sends nothing but
+        // control frames must not cost a move of everything for each.
         let mut at = self.looked.max(self.missing());
+        let mut to = at;
         while let Some(header) = self.ahead.get(at..).and_then(header_of) {
             // A frame that is wrong is found when it comes to the front; what lies in front of it is delivered first.
-            let whole = self.ahead.len() - at >= header.record_len();
+            let len = header.record_len();
+            let whole = self.ahead.len() - at >= len;
             let overtakes = header.is_control() && may_overtake(header.topic_id);
             if !whole || header.is_control() && !overtakes || self.check(header).is_err() {
                 break;
             }
             if overtakes {
-                self.take_control_ahead(at, header);
+                let payload = &self.ahead[at + FRAME_HEADER_LEN..][..header.payload_len as usize];
+                self.control.push_back((header, payload.to_vec()));
             } else {
-                at += header.record_len();
+                self.ahead.copy_within(at..at + len, to);
+                to += len;
             }
+            at += len;
         }
-        self.looked = at;
+        if to < at {
+            self.drop_ahead(to, at - to);
+        }
+        self.looked = to;
         if matches!(read, Read::Some(_)) {
             return Ok(Received::Data);
         }

@@ -348,6 +348,41 @@ fn an_acknowledgement_overtakes_a_frame_that_waits_for_room_and_a_goodbye_does_n
 }
 
 #[test]
+fn a_flood_of_acknowledgements_behind_a_frame_that_waits_leaves_the_frames_between_them_in_their_order()
+ {
+    let mut bench = Bench::new(2, 1 << 20);
+    let body = vec![7; 1000];
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        bench.pump.stream.incoming.extend(frame_bytes(TOPIC, &body));
+        sent.push(body.clone());
+    }
+    const ACKS: usize = 30_000;
+    for number in 0..ACKS {
+        bench.pump.stream.incoming.extend(ack_bytes(0));
+        if number % 1000 == 0 {
+            let between = payload(number, 1 + number / 1000);
+            let bytes = frame_bytes(TOPIC, &between);
+            bench.pump.stream.incoming.extend(bytes);
+            sent.push(between);
+        }
+    }
+    let received = receive_all(&mut bench).expect("sound");
+    assert!(matches!(received, Received::Blocked { .. }), "{received:?}");
+    let acks = std::iter::from_fn(|| bench.pump.next_control());
+    assert_eq!(acks.count(), ACKS, "none waits for room");
+    let mut got = Vec::new();
+    while got.len() < sent.len() {
+        while let Some(frame) = bench.consumer.peek().expect("sound") {
+            got.push(frame.to_vec());
+            bench.consumer.advance();
+        }
+        receive_all(&mut bench).expect("sound");
+    }
+    assert_eq!(got, sent);
+}
+
+#[test]
 fn no_more_than_the_stated_bytes_are_read_ahead() {
     let mut bench = Bench::new(3, 1 << 20);
     let body = vec![1; 1000];
