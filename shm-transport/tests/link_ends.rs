@@ -105,6 +105,52 @@ fn descriptors_that_nobody_asked_for_do_not_pile_up() {
 }
 
 #[test]
+fn descriptors_that_are_more_than_there_is_room_for_are_closed() {
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let mut stream = FrameStream::new(ours).expect("stream");
+    let (watched, gift) = UnixStream::pair().expect("socketpair");
+    for count in [5, 64] {
+        let fds = vec![gift.as_raw_fd(); count];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let bytes = [IoSlice::new(b"x")];
+        sendmsg::<UnixAddr>(theirs.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None)
+            .expect("sendmsg");
+        assert_eq!(stream.fill().expect("open"), FillOutcome::Data(1));
+    }
+    drop((stream, gift));
+    watched.set_nonblocking(true).expect("nonblocking");
+    let ended = std::io::Read::read(&mut &watched, &mut [0]);
+    assert!(matches!(ended, Ok(0)), "somebody still has it: {ended:?}");
+}
+
+#[test]
+fn the_longest_time_that_there_is_stands_for_ever() {
+    let (there, back) = (
+        RingMemory::heap(4096).expect("heap ring"),
+        RingMemory::heap(4096).expect("heap ring"),
+    );
+    let doorbell = || Doorbell::new().expect("doorbell");
+    let own = doorbell();
+    let bell = own.try_clone().expect("dup");
+    let ends = LinkEnds::attach(there.clone(), back, own, doorbell(), Fencing::Fenced);
+    let mut ends = ends.expect("fresh rings");
+    let reader = std::thread::spawn(move || {
+        let mut spin = SpinBudget::new(WaitStrategy::Park);
+        let frame = ends.read(&mut spin, Some(Duration::MAX)).expect("sound");
+        frame.map(|frame| frame.to_vec())
+    });
+    let mut producer = Producer::attach(there.clone()).expect("producer");
+    while !there.glance().consumer_parked && !reader.is_finished() {
+        std::thread::yield_now();
+    }
+    producer
+        .try_push(FrameHeader::new(TOPIC, 1), &[1])
+        .expect("room");
+    bell.notify().expect("notify");
+    assert_eq!(reader.join().expect("no panic"), Some(vec![1]));
+}
+
+#[test]
 fn a_successor_wakes_a_peer_whose_flag_its_predecessor_had_cleared_already() {
     let memory = RingMemory::heap(4096).expect("heap ring");
     let back = RingMemory::heap(4096).expect("heap ring");

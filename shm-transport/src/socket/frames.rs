@@ -1,18 +1,17 @@
 //! Frames over a stream and, during the handshake over a UNIX socket, file descriptors.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, UnixAddr, recvmsg, sendmsg, shutdown,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, UnixAddr, sendmsg, shutdown};
 
 use mycelium_messages::Message;
 
 use super::buffer::{OverLong, ReceiveBuffer};
+use super::descriptors::receive_with_fds;
 use super::queue::SendQueue;
 use super::stream::{ByteStream as _, Stream, StreamKind, set_nonblocking};
 use crate::frame::FrameHeader;
@@ -20,8 +19,6 @@ use crate::ring::{Frame, RingSlice, RingSliceMut};
 
 /// Largest payload of a control frame, in bytes. It is the limit of a stream until the handshake sets another.
 pub(crate) const CONTROL_PAYLOAD_MAX: usize = 128 * 1024;
-/// File descriptors that one frame may carry.
-const FDS_MAX: usize = 3;
 
 /// What a read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +126,7 @@ impl FrameStream {
         loop {
             let room = self.receive.room();
             let received = match self.stream.kind() {
-                StreamKind::Unix => receive_with_fds(&self.stream, room, &mut self.fds),
+                StreamKind::Unix => receive_with_fds(self.stream.as_fd(), room, &mut self.fds),
                 StreamKind::Tcp | StreamKind::Tls | StreamKind::Pipes => {
                     self.stream.read_vectored(&mut [RingSliceMut::new(room)])
                 }
@@ -450,30 +447,6 @@ pub(crate) fn poll_timeout(deadline: Option<Instant>) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
     let millis = left.as_nanos().div_ceil(1_000_000);
     PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
-}
-
-fn receive_with_fds(stream: &Stream, room: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
-    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
-    let mut slices = [IoSliceMut::new(room)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-    // A peer that sends more descriptors than fit gets them dropped by the kernel (MSG_CTRUNC); what fits is ours and
-    // is closed with its OwnedFd.
-    if let Ok(messages) = message.cmsgs() {
-        for control in messages {
-            if let ControlMessageOwned::ScmRights(received) = control {
-                // SAFETY: the kernel has just opened these descriptors for this process, and nobody else knows them.
-                fds.extend(
-                    received
-                        .into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
-                // Nobody takes more than one frame's; a peer must not be able to use up our descriptors.
-                fds.truncate(FDS_MAX);
-            }
-        }
-    }
-    Ok(message.bytes)
 }
 
 #[cfg(test)]

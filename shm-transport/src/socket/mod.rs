@@ -39,6 +39,7 @@
 
 mod address;
 mod buffer;
+mod descriptors;
 mod frames;
 mod queue;
 mod stream;

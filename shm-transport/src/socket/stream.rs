@@ -291,7 +291,7 @@ impl ByteStream for Stream {
 }
 
 /// A message header for `len` iovecs, without address and control messages.
-fn message(slices: *mut libc::iovec, len: usize) -> libc::msghdr {
+pub(super) fn message(slices: *mut libc::iovec, len: usize) -> libc::msghdr {
     // SAFETY: a message header is integers and pointers, all of which may be zero.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = slices;
