@@ -174,7 +174,7 @@ impl DataPlane {
             return moved;
         }
         let now = Instant::now();
-        let deadline = timeout.map(|timeout| now + timeout);
+        let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
         let mut spin_until = deadline;
         if self.router.is_stalled() {
             let bound = now + STALLED_SPIN;

@@ -278,7 +278,7 @@ impl LocalChannel {
         timeout: Option<Duration>,
     ) -> Result<(), ChannelError> {
         let start = Instant::now();
-        let deadline = timeout.map(|timeout| start + timeout);
+        let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
         loop {
             match self.try_publish_frame(frame) {
                 Err(ChannelError::Full { payload_len, .. }) => {
@@ -321,7 +321,7 @@ impl LocalChannel {
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Frame<'_>, ChannelError> {
         self.release();
         let start = Instant::now();
-        let deadline = timeout.map(|timeout| start + timeout);
+        let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
         let timed_out = || ChannelError::TimedOut {
             waited_ms: start.elapsed().as_millis(),
         };

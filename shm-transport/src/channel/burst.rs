@@ -229,7 +229,7 @@ impl SocketData {
             return Ok(());
         };
         let start = Instant::now();
-        let deadline = timeout.map(|timeout| start + timeout);
+        let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
         let full = |payload_len| ChannelError::Full {
             payload_len,
             waited_ms: start.elapsed().as_millis(),

@@ -59,6 +59,12 @@ use topics::Asked;
 /// How long a channel over TCP waits for the bridge to close, once it has said goodbye.
 const PART_MAX: Duration = Duration::from_secs(1);
 
+/// The instant that lies so far ahead, or as far as anybody waits.
+fn deadline_in(timeout: Duration) -> Instant {
+    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now() + timeout.min(FOR_EVER)
+}
+
 /// The peer's end of a link. Not for sharing between threads; send it to the thread that uses it.
 #[derive(Debug)]
 pub struct Channel {
@@ -99,7 +105,7 @@ impl Channel {
         };
         let invalid = |error| failed(io::Error::new(io::ErrorKind::InvalidInput, error));
         let address: Address = address.parse().map_err(invalid)?;
-        let deadline = Instant::now() + options.timeout;
+        let deadline = deadline_in(options.timeout);
         #[cfg(feature = "tls")]
         let stream = address.connect_with(&options.tls, deadline);
         #[cfg(not(feature = "tls"))]
@@ -116,7 +122,7 @@ impl Channel {
         stream: impl Into<Stream>,
         options: &ConnectOptions,
     ) -> Result<Self, HandshakeError> {
-        let deadline = Instant::now() + options.timeout;
+        let deadline = deadline_in(options.timeout);
         let mut stream = FrameStream::new(stream).map_err(|source| HandshakeError::Io {
             step: "connect",
             source,
@@ -310,7 +316,7 @@ impl Channel {
     /// crash of the bridge, both only when everything that came before has been read; [`ChannelError::Corrupt`].
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Frame<'_>, ChannelError> {
         let start = Instant::now();
-        let deadline = timeout.map(|timeout| start + timeout);
+        let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
         loop {
             let ready = match &mut self.data {
                 Data::Shm(data) => data.wait_for_frame(&mut self.core, deadline)?,
@@ -378,7 +384,7 @@ impl Channel {
     /// If the goodbye could not be sent; the channel is closed all the same.
     pub fn close(mut self) -> Result<(), ChannelError> {
         self.say_goodbye();
-        let flushed = self.core.flush_until(Instant::now() + self.timeout);
+        let flushed = self.core.flush_until(deadline_in(self.timeout));
         self.core.stream.part(Instant::now() + PART_MAX);
         flushed
     }

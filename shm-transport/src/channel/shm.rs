@@ -65,7 +65,7 @@ impl ShmData {
         match error {
             ReserveError::Full { .. } => {
                 let start = *started.get_or_insert_with(Instant::now);
-                let deadline = timeout.map(|timeout| start + timeout);
+                let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
                 if self.wait(core, WaitFor::Room { payload_len }, deadline)? {
                     return Ok(());
                 }

@@ -45,7 +45,7 @@ impl SocketData {
         self.check_len(frame)?;
         let payload_len = frame.payload_len();
         let start = Instant::now();
-        let deadline = timeout.map(|timeout| start + timeout);
+        let deadline = timeout.and_then(|timeout| start.checked_add(timeout));
         let full = || ChannelError::Full {
             payload_len,
             waited_ms: start.elapsed().as_millis(),

@@ -9,7 +9,7 @@ use mycelium_messages::control::{
 use mycelium_messages::message::Delivery;
 
 use super::core::text;
-use super::{Channel, Data};
+use super::{Channel, Data, deadline_in};
 use crate::error::ChannelError;
 
 /// A message that a request is about.
@@ -129,7 +129,7 @@ impl Channel {
         request: &R,
     ) -> Result<Option<Delivery>, ChannelError> {
         let start = Instant::now();
-        let deadline = start + self.timeout;
+        let deadline = deadline_in(self.timeout);
         self.core.stream.queue_message(request);
         self.core.flush_until(deadline)?;
         loop {
