@@ -151,6 +151,11 @@ pub enum AttachError {
         /// `producer` or `consumer`.
         end: &'static str,
     },
+    /// This process cannot run `membarrier`, or not be reached by that of others, so commits cannot be ordered so.
+    #[error(
+        "asymmetric fencing needs membarrier(2) in both processes, and this one has it not; use Fencing::Fenced on both sides"
+    )]
+    NoMembarrier,
     /// The ring was left in a state that no correct peer leaves.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),

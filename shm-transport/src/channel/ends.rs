@@ -13,7 +13,7 @@ use crate::error::{AttachError, Corrupt, ReserveError};
 use crate::frame::FrameHeader;
 use crate::ring::{Consumer, Fencing, Frame, Producer, Reservation, RingMemory};
 use crate::socket::poll_timeout;
-use crate::wakeup::{Doorbell, SpinBudget, heavy_fence};
+use crate::wakeup::{Doorbell, SpinBudget, heavy_fence, membarrier_is_available};
 
 /// Time between two looks of a side that never sleeps at the descriptor that may interrupt it.
 const BUSY_LOOK: Duration = Duration::from_millis(1);
@@ -122,9 +122,13 @@ impl LinkEnds {
     /// Attaches to both rings, and rings the peer's doorbell: a predecessor may have died after it had cleared the flag
     /// of a sleeping peer and before it rang itself, so the flags cannot tell whether a wakeup is owed.
     ///
+    /// With [`Fencing::Asymmetric`] it also registers this process for `membarrier`: the fence of a peer that goes to sleep
+    /// reaches registered processes only, and one that never sleeps itself has no other reason to register.
+    ///
     /// # Errors
     ///
-    /// [`AttachError`] if an end is taken or a ring was left in an impossible state.
+    /// [`AttachError`] if an end is taken, a ring was left in an impossible state, or the fencing is asymmetric and this
+    /// process has no `membarrier`.
     pub fn attach(
         read: RingMemory,
         write: RingMemory,
@@ -132,6 +136,9 @@ impl LinkEnds {
         peer_doorbell: Doorbell,
         fencing: Fencing,
     ) -> Result<Self, AttachError> {
+        if fencing == Fencing::Asymmetric && !membarrier_is_available() {
+            return Err(AttachError::NoMembarrier);
+        }
         let mut consumer = Consumer::attach(read)?;
         let mut producer = Producer::attach(write)?;
         consumer.set_fencing(fencing);
@@ -426,7 +433,7 @@ impl LinkEnds {
     ) -> Result<Option<Frame<'_>>, EndsError> {
         // The clock is read only if this has to wait.
         if self.consumer.peek()?.is_none() {
-            let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             self.wait(spin, WaitFor::Frame, deadline, None)?;
         }
         Ok(self.peek()?)
@@ -453,7 +460,7 @@ impl LinkEnds {
                 .has_room(payload_len)
                 .map_err(EndsError::from)?
         {
-            let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             self.wait(spin, WaitFor::Room { payload_len }, deadline, None)?;
         }
         Ok(LinkReservation {

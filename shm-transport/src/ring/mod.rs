@@ -116,7 +116,9 @@ use crate::sync::{Ordering, compiler_fence, fence};
 /// How the two ends order a commit against the look at the other end's parked flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fencing {
-    /// The parking side runs `membarrier`, so the committing side needs only a compiler fence.
+    /// The parking side runs `membarrier`, so the committing side needs only a compiler fence. Both processes must be
+    /// registered for it, also one that never parks: see
+    /// [`membarrier_is_available`](crate::wakeup::membarrier_is_available), which registers.
     Asymmetric,
     /// Both sides run a full fence. Needs nothing of the operating system.
     #[default]
