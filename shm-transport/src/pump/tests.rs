@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
+use fastrand::Rng;
 use mycelium_messages::control::{Ack, Goodbye};
 use mycelium_messages::zerocopy::IntoBytes as _;
 
@@ -13,22 +14,9 @@ use crate::ring::{Consumer, Fencing, Frame, Producer, RingMemory, RingSlice, Rin
 const CAPACITY: usize = 4096;
 const TOPIC: u16 = 1001;
 
-/// A linear congruential generator: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}
-
 /// A stream in memory.
 struct Double {
-    random: Random,
+    random: Rng,
     incoming: VecDeque<u8>,
     outgoing: Vec<u8>,
     /// Whether the end comes behind `incoming`.
@@ -40,7 +28,7 @@ struct Double {
 impl Double {
     fn new(seed: u64, call_max: usize) -> Self {
         Self {
-            random: Random(seed),
+            random: Rng::with_seed(seed),
             incoming: VecDeque::new(),
             outgoing: Vec::new(),
             closed: false,
@@ -49,10 +37,10 @@ impl Double {
     }
 
     fn count(&mut self, offered: usize) -> io::Result<usize> {
-        match self.random.below(8) {
+        match self.random.usize(..8) {
             0 => Err(ErrorKind::WouldBlock.into()),
             1 => Err(ErrorKind::Interrupted.into()),
-            _ => Ok(1 + self.random.below(offered.min(self.call_max))),
+            _ => Ok(1 + self.random.usize(..offered.min(self.call_max))),
         }
     }
 }
@@ -142,11 +130,11 @@ fn payload(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (number * 31 + at * 7) as u8).collect()
 }
 
-fn random_len(random: &mut Random, max: usize) -> usize {
-    match random.below(4) {
+fn random_len(random: &mut Rng, max: usize) -> usize {
+    match random.usize(..4) {
         0 => 0,
-        1 => random.below(max + 1),
-        _ => random.below(64),
+        1 => random.usize(..max + 1),
+        _ => random.usize(..64),
     }
 }
 
@@ -156,7 +144,7 @@ fn what_goes_into_the_ring_comes_out_of_the_stream_however_it_is_cut() {
     for seed in 0..rounds {
         let call_max = [1, 7, 8, 9, 100, 1 << 20][seed as usize % 6];
         let mut bench = Bench::new(seed, call_max);
-        let mut random = Random(seed + 1000);
+        let mut random = Rng::with_seed(seed + 1000);
         let (mut expected, mut acknowledged, mut sent_frames) = (Vec::new(), 0, 0);
         while sent_frames < 300 {
             let len = random_len(&mut random, bench.producer.max_payload());
@@ -179,7 +167,7 @@ fn what_goes_into_the_ring_comes_out_of_the_stream_however_it_is_cut() {
                 }
                 Err(error) => panic!("{error}"),
             }
-            if random.below(5) == 0 {
+            if random.usize(..5) == 0 {
                 bench.pump.queue_message(&Ack { bytes: 8 });
             }
             bench.pump.send().expect("sound");
@@ -232,10 +220,10 @@ fn what_comes_from_the_stream_goes_into_the_ring_however_it_is_cut() {
     for seed in 0..rounds {
         let call_max = [1, 7, 8, 9, 100, 1 << 20][seed as usize % 6];
         let mut bench = Bench::new(seed, call_max);
-        let mut random = Random(seed + 2000);
+        let mut random = Rng::with_seed(seed + 2000);
         let (mut frames, mut controls) = (Vec::new(), Vec::new());
         for number in 0..300 {
-            if random.below(5) == 0 {
+            if random.usize(..5) == 0 {
                 bench.pump.stream.incoming.extend(ack_bytes(number));
                 controls.push(number);
             }
@@ -247,7 +235,7 @@ fn what_comes_from_the_stream_goes_into_the_ring_however_it_is_cut() {
         bench.pump.stream.closed = true;
         let (mut got, mut got_controls) = (Vec::new(), Vec::new());
         loop {
-            let received = bench.pump.receive(random.below(4) > 0).expect("sound");
+            let received = bench.pump.receive(random.usize(..4) > 0).expect("sound");
             while let Some((_, control)) = bench.pump.next_control() {
                 got_controls.push(
                     Frame::new(Ack::TOPIC_ID, &control)
@@ -258,8 +246,8 @@ fn what_comes_from_the_stream_goes_into_the_ring_however_it_is_cut() {
             }
             // The other side reads now and then only, so the ring is full at times.
             let blocked = matches!(received, Received::Blocked { .. });
-            if blocked || random.below(10) == 0 {
-                let count = 1 + random.below(5);
+            if blocked || random.usize(..10) == 0 {
+                let count = 1 + random.usize(..5);
                 for _ in 0..count {
                     if let Some(frame) = bench.consumer.peek().expect("sound") {
                         got.push(frame.to_vec());
@@ -480,17 +468,17 @@ fn arbitrary_bytes_lead_to_frames_or_to_an_error() {
     let rounds = if cfg!(miri) { 20 } else { 600 };
     let (mut errors, mut frames) = (0, 0);
     for seed in 0..rounds {
-        let mut random = Random(seed * 77);
-        let mut bench = Bench::new(seed, 1 << random.below(12));
-        for _ in 0..random.below(400) {
-            let small = random.below(3) > 0;
+        let mut random = Rng::with_seed(seed * 77);
+        let mut bench = Bench::new(seed, 1 << random.usize(..12));
+        for _ in 0..random.usize(..400) {
+            let small = random.usize(..3) > 0;
             let header = FrameHeader {
-                payload_len: random.below(if small { 40 } else { 3000 }) as u32,
-                topic_id: random.below(2000) as u16,
-                flags: (random.below(50) == 0) as u16,
+                payload_len: random.usize(..if small { 40 } else { 3000 }) as u32,
+                topic_id: random.usize(..2000) as u16,
+                flags: (random.usize(..50) == 0) as u16,
             };
-            let tail = random.below(header.record_len() * 2);
-            let take = if random.below(20) == 0 {
+            let tail = random.usize(..header.record_len() * 2);
+            let take = if random.usize(..20) == 0 {
                 tail
             } else {
                 header.record_len()
