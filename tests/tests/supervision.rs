@@ -170,24 +170,26 @@ fn a_worker_that_waits_for_room_or_has_nothing_to_do_does_not_hang() {
     }
 }
 
-#[test]
-fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
-    // Each answers everything with more than one frame, so both rings fill up sooner or later.
+/// Two workers that answer everything with more than one frame, so both rings fill up sooner or later. A successor says
+/// nothing; `right` leaves word when it has seen the quote 777.
+fn chatterers(restart_of_left: &str) -> Place {
     let chatter = |from: &str, to: &str, fields: &str| {
         format!(
             r#"
-import mycelium
+import mycelium, pathlib
 from mycelium.messages import Quote, Side, Signal
 with mycelium.connect() as channel:
     publisher = channel.publisher({to})
     channel.subscribe({from})
     for message in channel:
+        if isinstance(message, Quote) and message.sequence == 777:
+            (pathlib.Path(__file__).parent / "seen").write_text("777")
         for _ in range(2 if channel.epoch == 1 else 0):
             publisher.send({to}({fields}))
 "#
         )
     };
-    let keys = "ring_capacity = \"4KiB\"\nstall_timeout_ms = 400\nrestart_backoff_ms = 1";
+    let keys = "ready = \"subscribed\"\nring_capacity = \"4KiB\"\nstall_timeout_ms = 400";
     let quotes = chatter(
         "Signal",
         "Quote",
@@ -198,35 +200,50 @@ with mycelium.connect() as channel:
         "Signal",
         "worker='it', quote_sequence=1, side=Side.HOLD",
     );
-    let place = Place::new()
+    Place::new()
         .listening()
-        .worker("left", &quotes, &format!("ready = \"subscribed\"\n{keys}"))
-        .worker(
-            "right",
-            &signals,
-            &format!("ready = \"subscribed\"\n{keys}"),
+        .worker("left", &quotes, &format!("{keys}\n{restart_of_left}"))
+        .worker("right", &signals, keys)
+}
+
+#[test]
+fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
+    for (restart, end) in [
+        ("restart_backoff_ms = 1", None),
+        ("restart = \"never\"", Some("worker is given up")),
+    ] {
+        let place = chatterers(restart);
+        let mut bridge = BridgeProcess::listening(&place, None);
+        for name in ["left", "right"] {
+            bridge.wait_for_log(&["worker is up", name]);
+        }
+        let options = ConnectOptions::for_contracts(&CONTRACTS);
+        let mut client = Channel::connect(&place.address(), &options).expect("connect");
+        client.advertise::<Quote>().expect("advertise");
+        client.publish(&quote(1), Some(WATCHDOG)).expect("publish");
+        bridge.wait_for_log(&["workers wait for room at each other", "waiting=left,right"]);
+        bridge.wait_for_log(&["worker failed", "left", "signal: 9 (SIGKILL)"]);
+        match end {
+            // The successor reads and says nothing, so the other one gets rid of what it had to say.
+            None => bridge.wait_for_log(&["worker is up", "left", "incarnation=2"]),
+            Some(end) => bridge.wait_for_log(&[end, "left"]),
+        };
+        // It comes behind everything that the dead one had sent.
+        client
+            .publish(&quote(777), Some(WATCHDOG))
+            .expect("publish");
+        wait_until("the other one", || place.path().join("seen").exists());
+        client.close().expect("close");
+        bridge.signal(Sig::SIGTERM);
+        let code = i32::from(end.is_some());
+        assert_eq!(bridge.wait().code(), Some(code), "{}", bridge.log());
+        assert_eq!(
+            bridge.log().matches("killing one of them").count(),
+            1,
+            "{}",
+            bridge.log()
         );
-    let mut bridge = BridgeProcess::listening(&place, None);
-    for name in ["left", "right"] {
-        bridge.wait_for_log(&["worker is up", name]);
     }
-    let options = ConnectOptions::for_contracts(&CONTRACTS);
-    let mut client = Channel::connect(&place.address(), &options).expect("connect");
-    client.advertise::<Quote>().expect("advertise");
-    client.publish(&quote(1), Some(WATCHDOG)).expect("publish");
-    bridge.wait_for_log(&["workers wait for room at each other", "waiting=left,right"]);
-    bridge.wait_for_log(&["worker failed", "left", "signal: 9 (SIGKILL)"]);
-    // The successor reads and says nothing, so the other one gets rid of what it had to say.
-    bridge.wait_for_log(&["worker is up", "left", "incarnation=2"]);
-    client.close().expect("close");
-    bridge.signal(Sig::SIGTERM);
-    assert_eq!(bridge.wait().code(), Some(0), "{}", bridge.log());
-    assert_eq!(
-        bridge.log().matches("killing one of them").count(),
-        1,
-        "{}",
-        bridge.log()
-    );
 }
 
 #[test]
