@@ -1,6 +1,6 @@
 //! Forwards what a worker prints into the log, line by line.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -8,26 +8,55 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// line ends cannot make the bridge's memory grow.
 pub(crate) const LINE_MAX: usize = 8192;
 
-/// Logs every line of `stream` until its end.
+/// So many characters of the last line are kept.
+const LAST_WORDS_MAX: usize = 200;
+
+/// The last line that a process has printed to its standard error: with most languages what it died of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastWords(Arc<Mutex<Option<String>>>);
+
+impl LastWords {
+    fn note(&self, line: &str) {
+        let line = line.trim();
+        if !line.is_empty() {
+            let kept = line.chars().take(LAST_WORDS_MAX).collect();
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<String> {
+        let line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        line.clone()
+    }
+}
+
+/// Logs every line of `stream` until its end, and keeps the last one where that is wanted.
 pub(crate) async fn forward(
     worker: Arc<str>,
     pid: u32,
     stream: &'static str,
+    last_words: Option<LastWords>,
     mut reader: impl AsyncRead + Unpin,
 ) {
+    let log = |line: &str| {
+        log(&worker, pid, stream, line);
+        if let Some(last_words) = &last_words {
+            last_words.note(line);
+        }
+    };
     let mut lines = Lines::default();
     let mut chunk = [0; 4096];
     loop {
         match reader.read(&mut chunk).await {
             Ok(0) => break,
-            Ok(length) => lines.feed(&chunk[..length], |line| log(&worker, pid, stream, line)),
+            Ok(length) => lines.feed(&chunk[..length], log),
             Err(error) => {
                 tracing::warn!(%worker, pid, %stream, %error, "cannot read the worker's output");
                 break;
             }
         }
     }
-    lines.finish(|line| log(&worker, pid, stream, line));
+    lines.finish(log);
 }
 
 fn log(worker: &str, pid: u32, stream: &'static str, line: &str) {
@@ -110,5 +139,16 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_replaced() {
         assert_eq!(lines(&[b"a\xffb\n"]), ["a\u{fffd}b"]);
+    }
+
+    #[test]
+    fn last_words_are_the_last_line_with_letters_and_bounded() {
+        let words = LastWords::default();
+        assert_eq!(words.get(), None);
+        words.note("  first");
+        words.note(" \t");
+        assert_eq!(words.get().as_deref(), Some("first"));
+        words.note(&"ä".repeat(LINE_MAX));
+        assert_eq!(words.get(), Some("ä".repeat(LAST_WORDS_MAX)));
     }
 }

@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::config::{TransportMode, WorkerConfig};
-use crate::output;
+use crate::output::{self, LastWords};
 
 mod child;
 pub(crate) mod guard;
@@ -113,6 +113,8 @@ pub struct SpawnedWorker {
     pub socket: UnixStream,
     /// Sends signals to the whole process group.
     pub group: ProcessGroup,
+    /// Filled in as it prints.
+    pub(crate) last_words: LastWords,
     /// The process itself, to be waited for.
     pub process: WorkerProcess,
 }
@@ -294,16 +296,21 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
     };
     let worker: Arc<str> = config.name.as_str().into();
     let mut output = Vec::new();
+    let last_words = LastWords::default();
     if let Some(stdout) = child.stdout.take() {
         output.push(tokio::spawn(output::forward(
             Arc::clone(&worker),
             pid,
             "stdout",
+            None,
             stdout,
         )));
     }
     if let Some(stderr) = child.stderr.take() {
-        output.push(tokio::spawn(output::forward(worker, pid, "stderr", stderr)));
+        let kept = Some(last_words.clone());
+        output.push(tokio::spawn(output::forward(
+            worker, pid, "stderr", kept, stderr,
+        )));
     }
     let process = WorkerProcess {
         child,
@@ -315,6 +322,7 @@ pub fn spawn_worker(config: &WorkerConfig) -> Result<SpawnedWorker, SpawnError> 
         pid,
         socket: UnixStream::from(ours),
         group,
+        last_words,
         process,
     })
 }

@@ -136,6 +136,38 @@ fn without_a_bridge_the_exit_code_says_so() {
     assert!(errors.starts_with(expected), "{errors}");
 }
 
+#[test]
+fn what_a_worker_said_before_it_failed_is_shown_with_how_it_ended() {
+    let worker = |name: &str, script: &str| {
+        format!(
+            "[[worker]]\nname = '{name}'\ncommand = ['sh', '-c', '{script}']\nrestart = 'never'\n"
+        )
+    };
+    let bad = worker(
+        "bad",
+        "echo why >&2; printf \"no data\\n \\n\" >&2; echo out; exit 3",
+    );
+    let well = worker("well", "echo bye >&2");
+    let site = Site::new("listen = 'bridge.sock'", &(bad + &well));
+    let bridge = Running::start(&site, "bridge.sock.control");
+    let [bad, well] = wait_for("both ends", || {
+        let workers = bridge.status().workers;
+        let all_ended = workers.iter().all(|worker| worker.last_end.is_some());
+        all_ended.then(|| <[_; 2]>::try_from(workers).expect("two workers"))
+    });
+    let shown = |end: &str, words: Option<&str>| (Some(end.to_owned()), words.map(str::to_owned));
+    assert_eq!(
+        (bad.last_end, bad.last_words),
+        shown("exit status: 3", Some("no data"))
+    );
+    assert_eq!(
+        (well.last_end, well.last_words),
+        shown("exit status: 0", None)
+    );
+    let (_, tables, _) = run(program(&["status", "--config"]).arg(site.config()));
+    assert!(tables.contains("\n      last words: no data\n"), "{tables}");
+}
+
 /// Who looks may be somebody in a shell without the secrets of the service.
 #[test]
 fn a_bridge_is_found_without_what_its_configuration_names() {

@@ -244,6 +244,9 @@ fn workers(status: &Status) -> Table {
             Cell::count(worker.hangs, Style::Bad),
             Cell::plain(worker.last_end.as_deref().unwrap_or_default()),
         ]);
+        if let Some(words) = &worker.last_words {
+            table.note(&format!("last words: {words}"), Style::Warn);
+        }
     }
     table
 }

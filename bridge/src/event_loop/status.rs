@@ -26,6 +26,9 @@ pub struct WorkerStatus {
     pub up_since: Option<SystemTime>,
     /// How its last process ended, or why none could be started.
     pub last_end: Option<String>,
+    /// The last line that its last process printed to its standard error, at most 200 characters of it; `None` if that ended
+    /// well.
+    pub last_words: Option<String>,
 }
 
 /// Where a worker is in its life.

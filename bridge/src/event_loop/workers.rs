@@ -15,6 +15,7 @@ use super::unattached::Leaving;
 use super::{ControlPlane, Event};
 use crate::config::{Readiness, WorkerConfig};
 use crate::listen::Listening;
+use crate::output::LastWords;
 use crate::shutdown::Remaining;
 use crate::supervisor::guard::Guard;
 use crate::supervisor::{ProcessGroup, SpawnedWorker, spawn_worker};
@@ -42,6 +43,9 @@ pub(super) struct Supervised {
     stalls: u64,
     up_since: Option<SystemTime>,
     last_end: Option<String>,
+    /// Of the current process, or the last one.
+    printed: LastWords,
+    last_words: Option<String>,
 }
 
 impl Supervised {
@@ -61,6 +65,8 @@ impl Supervised {
             stalls: 0,
             up_since: None,
             last_end: None,
+            printed: LastWords::default(),
+            last_words: None,
         }
     }
 
@@ -104,6 +110,7 @@ impl Supervised {
             stalls: self.stalls,
             up_since: self.up_since,
             last_end: self.last_end.clone(),
+            last_words: self.last_words.clone(),
         }
     }
 }
@@ -181,8 +188,10 @@ impl<L: Links> ControlPlane<L> {
                 pid,
                 socket,
                 group,
+                last_words,
                 process,
             }) => {
+                supervised.printed = last_words;
                 supervised.machine.handle(Input::Spawned, now);
                 supervised.group = Some(group);
                 supervised.pid = Some(pid);
@@ -208,6 +217,7 @@ impl<L: Links> ControlPlane<L> {
             Err(error) => {
                 tracing::error!(worker = %supervised.config.name, "{error}");
                 supervised.last_end = Some(error.to_string());
+                supervised.last_words = None;
                 let action = supervised.machine.handle(Input::SpawnFailed, now);
                 self.conclude(index, action);
             }
@@ -374,6 +384,7 @@ impl<L: Links> ControlPlane<L> {
             );
         }
         supervised.last_end = Some(said);
+        supervised.last_words = supervised.printed.get().filter(|_| !success);
         let config = &supervised.config;
         self.links.worker_exited(ExitedWorker {
             worker: index,

@@ -171,6 +171,7 @@ fn worker(status: WorkerStatus) -> Worker {
         hangs: status.stalls,
         up_since_ms: status.up_since.map(milliseconds),
         last_end: status.last_end,
+        last_words: status.last_words,
     }
 }
 

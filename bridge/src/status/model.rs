@@ -59,6 +59,8 @@ pub struct Worker {
     pub up_since_ms: Option<u64>,
     /// How its last process ended, or why none could be started.
     pub last_end: Option<String>,
+    /// The last line that its last process printed to its standard error, unless it ended well.
+    pub last_words: Option<String>,
 }
 
 /// Frames that moved, and the bytes of their payloads.

@@ -113,6 +113,7 @@ fn some_status() -> Status {
                 hangs: 0,
                 up_since_ms: Some(1_000_000 + 3_665_000),
                 last_end: Some("signal: 9 (SIGKILL)".into()),
+                last_words: Some("KeyError: 'EURUSD'".into()),
             },
             Worker {
                 name: "risk".into(),
@@ -123,6 +124,7 @@ fn some_status() -> Status {
                 hangs: 0,
                 up_since_ms: None,
                 last_end: None,
+                last_words: None,
             },
         ],
         links: vec![link, client],
