@@ -170,49 +170,63 @@ fn a_worker_that_waits_for_room_or_has_nothing_to_do_does_not_hang() {
     }
 }
 
-/// Two workers that answer everything with more than one frame, so both rings fill up sooner or later. A successor says
-/// nothing; `right` leaves word when it has seen the quote 777.
-fn chatterers(restart_of_left: &str) -> Place {
-    let chatter = |from: &str, to: &str, fields: &str| {
-        format!(
-            r#"
-import mycelium, pathlib
-from mycelium.messages import Quote, Side, Signal
+/// Two workers that answer everything with more than one frame, so both rings fill up sooner or later. `left` numbers its
+/// quotes from 1000 on and notes how far it has come, and so does `right` with what it sees.
+fn chatterers(left: &str, restart_of_left: &str) -> Place {
+    let quotes = format!(
+        r#"
+import mycelium, os, pathlib, sys
+from mycelium.messages import Quote, Signal
+place = pathlib.Path(__file__).parent
+{left}
+notes = os.open(place / "sent", os.O_RDWR | os.O_CREAT)
+number = 1000
 with mycelium.connect() as channel:
-    publisher = channel.publisher({to})
-    channel.subscribe({from})
+    publisher = channel.publisher(Quote)
+    channel.subscribe(Signal)
     for message in channel:
-        if isinstance(message, Quote) and message.sequence == 777:
-            (pathlib.Path(__file__).parent / "seen").write_text("777")
         for _ in range(2 if channel.epoch == 1 else 0):
-            publisher.send({to}({fields}))
+            publisher.send(Quote(symbol="EUR/USD", sequence=number, bid=1.0, ask=2.0))
+            number += 1
+            os.pwrite(notes, str(number).encode(), 0)
 "#
-        )
-    };
+    );
+    let signals = r#"
+import mycelium, os, pathlib
+from mycelium.messages import Quote, Side, Signal
+notes = os.open(pathlib.Path(__file__).parent / "seen", os.O_RDWR | os.O_CREAT)
+expected = 1000
+with mycelium.connect() as channel:
+    publisher = channel.publisher(Signal)
+    channel.subscribe(Quote)
+    for message in channel:
+        if message.sequence >= 1000:
+            assert message.sequence == expected
+            expected += 1
+            os.pwrite(notes, str(expected).encode(), 0)
+        for _ in range(2):
+            publisher.send(Signal(worker="it", quote_sequence=1, side=Side.HOLD))
+"#;
     let keys = "ready = \"subscribed\"\nring_capacity = \"4KiB\"\nstall_timeout_ms = 400";
-    let quotes = chatter(
-        "Signal",
-        "Quote",
-        "symbol='EUR/USD', sequence=1, bid=1.0, ask=2.0",
-    );
-    let signals = chatter(
-        "Quote",
-        "Signal",
-        "worker='it', quote_sequence=1, side=Side.HOLD",
-    );
     Place::new()
         .listening()
         .worker("left", &quotes, &format!("{keys}\n{restart_of_left}"))
-        .worker("right", &signals, keys)
+        .worker("right", signals, keys)
 }
 
 #[test]
 fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
-    for (restart, end) in [
-        ("restart_backoff_ms = 1", None),
-        ("restart = \"never\"", Some("worker is given up")),
+    let fails_later = "(place / 'sent').exists() and sys.exit(3)";
+    for (left, restart, goes_on) in [
+        ("", "restart_backoff_ms = 1", true),
+        ("", "restart = \"never\"", false),
+        (
+            fails_later,
+            "restart_limit = 2\nrestart_backoff_ms = 1",
+            false,
+        ),
     ] {
-        let place = chatterers(restart);
+        let place = chatterers(left, restart);
         let mut bridge = BridgeProcess::listening(&place, None);
         for name in ["left", "right"] {
             bridge.wait_for_log(&["worker is up", name]);
@@ -223,20 +237,27 @@ fn of_workers_that_wait_for_each_other_one_is_killed_and_the_other_goes_on() {
         client.publish(&quote(1), Some(WATCHDOG)).expect("publish");
         bridge.wait_for_log(&["workers wait for room at each other", "waiting=left,right"]);
         bridge.wait_for_log(&["worker failed", "left", "signal: 9 (SIGKILL)"]);
-        match end {
+        if goes_on {
             // The successor reads and says nothing, so the other one gets rid of what it had to say.
-            None => bridge.wait_for_log(&["worker is up", "left", "incarnation=2"]),
-            Some(end) => bridge.wait_for_log(&[end, "left"]),
+            bridge.wait_for_log(&["worker is up", "left", "incarnation=2"]);
+        } else {
+            bridge.wait_for_log(&["worker is given up", "left"]);
+        }
+        let note = |name| {
+            let text = std::fs::read_to_string(place.path().join(name)).ok()?;
+            text.parse::<u64>().ok()
         };
-        // It comes behind everything that the dead one had sent.
-        client
-            .publish(&quote(777), Some(WATCHDOG))
-            .expect("publish");
-        wait_until("the other one", || place.path().join("seen").exists());
+        wait_until("all quotes of the dead one", || {
+            note("seen") >= note("sent")
+        });
         client.close().expect("close");
         bridge.signal(Sig::SIGTERM);
-        let code = i32::from(end.is_some());
-        assert_eq!(bridge.wait().code(), Some(code), "{}", bridge.log());
+        assert_eq!(
+            bridge.wait().code(),
+            Some(i32::from(!goes_on)),
+            "{}",
+            bridge.log()
+        );
         assert_eq!(
             bridge.log().matches("killing one of them").count(),
             1,
