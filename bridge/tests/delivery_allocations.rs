@@ -1,7 +1,7 @@
 //! A subscriber that does not keep up costs the data plane no allocation per frame, whatever its policy.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../shm-transport/tests/common/counting.rs"]
+mod counting;
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::config::Config;
@@ -10,34 +10,11 @@ use mycelium_messages::bandit::Quote;
 use mycelium_messages::{InlineString, Message};
 use shm_transport::error::ChannelError;
 
+use counting::allocations;
+
 const FRAMES: u64 = 100_000;
 /// Notices about what is missed go to the control plane now and then, at intervals.
 const NOTICES_MAX: u64 = FRAMES / 100;
-
-/// Counts the allocations of each thread on its own, so that the other threads do not disturb.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on unchanged to the system allocator; the counter is a plain thread-local cell that
-// itself needs no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Allocations of this thread, which publishes and drives the data plane, and frames that a subscriber missed of which it reads
 /// one of ten.
@@ -57,7 +34,7 @@ fn cost(policy: Delivery) -> (u64, u64) {
     let mut before = 0;
     for number in 0..FRAMES {
         if number == 1000 {
-            before = ALLOCATIONS.with(Cell::get);
+            before = allocations();
         }
         quote.sequence = number;
         // 26 symbols, without an allocation for each.
@@ -72,7 +49,7 @@ fn cost(policy: Delivery) -> (u64, u64) {
             assert!(slow.try_recv().expect("sound").is_some());
         }
     }
-    let allocations = ALLOCATIONS.with(Cell::get) - before;
+    let allocations = allocations() - before;
     let gaps = plane.snapshot().gaps;
     let gap = gaps.iter().find(|gap| gap.link == slow.link());
     assert_eq!(gap.map(|gap| gap.topic_id), Some(Quote::TOPIC_ID));

@@ -1,7 +1,8 @@
 //! The hot path of the ring, publish and read, allocates nothing and makes no system call.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -14,35 +15,12 @@ use shm_transport::frame::FrameHeader;
 use shm_transport::ring::{BatchLimit, Consumer, Fencing, Producer, RingMemory};
 use shm_transport::wakeup::{Doorbell, SpinBudget, WaitStrategy};
 
+use counting::allocations;
+
 const HANDOVERS: u64 = 100_000;
 const TOPIC: u16 = 1001;
 /// Exit code of a child whose kernel has no seccomp.
 const NO_SECCOMP: i32 = 77;
-
-/// Counts the allocations of each thread on its own, so that the test harness does not disturb.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on unchanged to the system allocator; the counter is a plain thread-local cell that
-// itself needs no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn ends(fencing: Fencing) -> (Producer, Consumer) {
     let memory = RingMemory::heap(4096).expect("heap ring");
@@ -141,17 +119,17 @@ fn hand_over_between_ends([ours, theirs]: &mut [LinkEnds; 2]) -> u64 {
 #[test]
 fn publish_and_read_allocate_nothing() {
     let (mut producer, mut consumer) = ends(Fencing::Asymmetric);
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = allocations();
     let good = hand_over_all(&mut producer, &mut consumer);
-    let after_rings = ALLOCATIONS.with(Cell::get);
+    let after_rings = allocations();
     let mut link = link(Fencing::Asymmetric);
-    let before_link = ALLOCATIONS.with(Cell::get);
+    let before_link = allocations();
     let good = good && hand_over_between_ends(&mut link) == HANDOVERS;
     let setup = before_link - after_rings;
-    let after = ALLOCATIONS.with(Cell::get) - setup;
+    let after = allocations() - setup;
     assert_eq!((good, after - before), (true, 0));
     drop(std::hint::black_box(Box::new(1_u8)));
-    assert!(ALLOCATIONS.with(Cell::get) > after, "the counter counts");
+    assert!(allocations() > after, "the counter counts");
 }
 
 /// Forks a child that may only read, write and exit while it runs `work`, and returns how it ended.
