@@ -1,9 +1,9 @@
 //! The log of the program: text for people or one JSON object per line for machines, on standard error.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -48,6 +48,37 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Whether the filter stays whatever the configuration says.
 static IS_FIXED: AtomicBool = AtomicBool::new(false);
+
+/// Lines that standard error has not taken.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines of the log that standard error has not taken since the process began: it is closed, or its disk is full.
+#[must_use]
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
+
+/// Standard error where it takes something. A log that nobody reads any more must not end what it is about.
+struct Lossy;
+
+impl Write for Lossy {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_all(line)?;
+        Ok(line.len())
+    }
+
+    /// Gets one line of the log, whole.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        if io::stderr().write_all(line).is_err() {
+            LINES_LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Why the log keeps its filter.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +131,10 @@ fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
 pub fn init(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse(filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(|| Lossy)
+        // They would go to standard error by a macro that panics where that is closed.
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal());
     let set_filter: SetFilter = match format {
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();

@@ -209,6 +209,31 @@ fn a_second_signal_hurries() {
 }
 
 #[test]
+fn a_bridge_whose_log_has_no_reader_or_no_room_goes_on_and_counts() {
+    let keys = "listen = 'bridge.sock'\nshutdown_timeout_ms = 50";
+    let site = Site::new(keys, &shell("a", "exec sleep 1000"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    for stderr in [Stdio::piped(), full.expect("a full device").into()] {
+        let mut child = bridge(&["run"], &site).stderr(stderr).spawn().unwrap();
+        // A pipe that nobody can read from any more.
+        drop(child.stderr.take());
+        let status = || {
+            let output = bridge(&["status", "--json"], &site).output().unwrap();
+            serde_json::from_slice::<Value>(&output.stdout).ok()
+        };
+        let lost = || status()?["totals"]["log_lines_lost"].as_u64();
+        let before = wait_for("a lost line", || lost().filter(|&lost| lost > 0));
+        signal(&child, Signal::SIGHUP);
+        wait_for("further ones", || lost().filter(|&lost| lost > before));
+        let tables = bridge(&["status"], &site).output().unwrap().stdout;
+        assert!(text(&tables).contains("\nlog lines lost: "), "{tables:?}");
+        signal(&child, Signal::SIGTERM);
+        // The worker knows nothing of a shutdown and is ended by force.
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
 fn a_socket_in_use_is_named_with_its_owner_and_exits_with_1() {
     let site = Site::new("listen = 'bridge.sock'", "");
     let first = bridge(&["run"], &site).spawn().unwrap();

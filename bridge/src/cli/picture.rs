@@ -146,6 +146,7 @@ fn head(status: &Status, rates: &Rates<'_>) -> Vec<Line> {
         ),
         ("reloads", totals.reloads_applied, Style::Plain),
         ("reloads refused", totals.reloads_refused, Style::Warn),
+        ("log lines lost", totals.log_lines_lost, Style::Warn),
     ];
     for (what, count, style) in counts.iter().filter(|(_, count, _)| *count > 0) {
         lines.push(Line::new().with(format!("{what}: {}", grouped(*count)), *style));

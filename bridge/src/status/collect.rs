@@ -12,6 +12,7 @@ use super::model::{
 use crate::event_loop::WorkerStatus;
 use crate::link::{LinkStatus, UplinkState, UplinkStatus};
 use crate::listen;
+use crate::logging;
 use crate::router::{self, BOUNDS_US, Flow, LinkGap, LinkView, RingLevel, TopicView};
 
 /// How long the data plane may take to answer: far more than one turn takes.
@@ -102,6 +103,7 @@ impl Source {
             refused_not_allowed: self.registry.refused_not_allowed(),
             reloads_applied: reloads.applied,
             reloads_refused: reloads.refused,
+            log_lines_lost: logging::lines_lost(),
             ..Totals::default()
         };
         for link in links {

@@ -132,6 +132,12 @@ pub(super) fn render(status: &Status) -> String {
             (vec![("result", "refused")], totals.reloads_refused),
         ],
     );
+    text.metric(
+        "log_lines_lost",
+        Counter,
+        "Lines of the log that standard error has not taken.",
+        one(totals.log_lines_lost),
+    );
     text.0
 }
 

@@ -279,4 +279,7 @@ pub struct Totals {
     pub reloads_applied: u64,
     /// Reloads that were refused.
     pub reloads_refused: u64,
+    /// Lines of the log that standard error has not taken.
+    #[serde(default)]
+    pub log_lines_lost: u64,
 }
