@@ -86,6 +86,8 @@ mod batch;
 mod consumer;
 #[cfg(not(loom))]
 mod inflow;
+#[cfg(not(loom))]
+mod left;
 mod memory;
 #[cfg(not(loom))]
 mod prefetch;

@@ -567,7 +567,7 @@ fn committed_end(memory: &RingMemory) -> Result<(u64, u64), Corrupt> {
 
 /// Shows the frames from a position to the first zero header word, but not beyond `limit`, and returns where it stopped: at or
 /// behind the limit if there was no such word.
-fn walk(
+pub(super) fn walk(
     memory: &RingMemory,
     mut position: u64,
     limit: u64,

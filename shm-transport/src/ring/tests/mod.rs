@@ -7,6 +7,7 @@ use crate::layout::RING_CAPACITY_MIN;
 use crate::sync::Ordering;
 
 mod batches;
+mod left;
 mod model;
 mod recall;
 mod reservations;

@@ -224,6 +224,8 @@ impl Model {
             Step::PublishHead => self.consumer.as_mut().expect("attached").publish_head(),
             Step::ResumeProducer => {
                 let position = self.producer.take().expect("attached").position();
+                let consumer = self.consumer.as_ref().expect("attached");
+                prop_assert_eq!(consumer.check_left(), Ok(position));
                 let successor = Producer::attach(self.memory.clone()).expect("sound");
                 prop_assert_eq!(successor.position(), position);
                 self.producer = Some(successor);
@@ -234,12 +236,17 @@ impl Model {
                     .tail()
                     .store(self.tail_before, Ordering::Relaxed);
                 prop_assert_eq!(self.memory.check_positions(), Ok(()));
+                let consumer = self.consumer.as_ref().expect("attached");
+                prop_assert_eq!(consumer.check_left(), Ok(position));
+                prop_assert_eq!(consumer.committed_end(), Ok(position));
                 let successor = Producer::attach(self.memory.clone()).expect("sound");
                 prop_assert_eq!(successor.position(), position);
                 self.producer = Some(successor);
             }
             Step::ResumeConsumer => {
                 self.consumer = None;
+                let producer = self.producer.as_mut().expect("attached");
+                prop_assert_eq!(producer.check_left(), Ok(()));
                 self.consumer = Some(Consumer::attach(self.memory.clone()).expect("sound"));
                 self.passed = 0;
             }
@@ -338,7 +345,7 @@ proptest! {
             }
             frames += 1;
             if frames > FRAMES_MAX {
-                // A ring full of plausible headers never ends, which is the peer's own affair.
+                // A ring full of plausible headers never ends, which whoever reads it to an end finds out beforehand.
                 break None;
             }
         };
@@ -348,8 +355,13 @@ proptest! {
             prop_assert_eq!(consumer.try_read().map(drop).expect_err("it stays"), corrupt);
         }
         drop(producer);
+        // However it was tampered with, the look at it ends, and a successor goes on where it says or not at all.
+        let left = consumer.check_left();
         match Producer::attach(memory.clone()) {
             Ok(mut successor) => {
+                if let Ok(end) = left {
+                    prop_assert_eq!(successor.position(), end);
+                }
                 let bytes = [1; 8];
                 match successor.try_push(header(&bytes), &bytes) {
                     Ok(()) | Err(ReserveError::Full { .. } | ReserveError::Corrupt(_)) => {}
