@@ -81,7 +81,9 @@ pub struct DataPlane {
     spin: SpinBudget,
     /// How to wait from the next turn on, if that has changed.
     next_wait: Option<WaitStrategy>,
-    draining: Vec<(LinkId, oneshot::Sender<LinkCounters>)>,
+    /// Links that go once what they had published up to a position is delivered: a peer that has left its socket may still
+    /// write to its ring.
+    draining: Vec<(LinkId, u64, oneshot::Sender<LinkCounters>)>,
     /// Who waits until nothing waits for a link any more.
     silencing: Vec<(LinkId, oneshot::Sender<()>)>,
     settling: Vec<Settling>,
@@ -384,6 +386,11 @@ impl DataPlane {
             }
             Command::Waits { done } => answer(done, self.router.waits()),
             Command::WakeAll => self.router.wake_all(),
+            Command::CheckLeft { link } => {
+                if let Some(slot) = self.router.slot_of(link) {
+                    self.router.check_left(slot);
+                }
+            }
             Command::Settle { done } => {
                 let published = self.router.published();
                 self.settling.push(Settling {
@@ -395,7 +402,8 @@ impl DataPlane {
             Command::Drain { link, done } => {
                 if let Some(slot) = self.router.slot_of(link) {
                     self.router.stop_delivering(slot);
-                    self.draining.push((link, done));
+                    let end = self.router.end_of(slot);
+                    self.draining.push((link, end, done));
                 }
             }
             Command::Remove { link, done } => answer(done, self.remove(link)),
@@ -430,15 +438,15 @@ impl DataPlane {
     }
 
     fn finish_drained(&mut self) {
-        for (link, done) in std::mem::take(&mut self.draining) {
+        for (link, end, done) in std::mem::take(&mut self.draining) {
             let is_drained = self
                 .router
                 .slot_of(link)
-                .is_none_or(|slot| self.router.is_drained(slot));
+                .is_none_or(|slot| self.router.is_drained(slot, end));
             if is_drained {
                 answer(done, self.remove(link));
             } else {
-                self.draining.push((link, done));
+                self.draining.push((link, end, done));
             }
         }
     }

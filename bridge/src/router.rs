@@ -181,10 +181,14 @@ impl Router {
             .map(|link| &link.own_doorbell)
     }
 
-    /// Whether everything that the link published is delivered, or never will be.
-    pub(crate) fn is_drained(&mut self, slot: usize) -> bool {
+    /// Whether everything that the link published up to this position is delivered, or never will be.
+    pub(crate) fn is_drained(&mut self, slot: usize, end: u64) -> bool {
         match &mut self.links[slot] {
-            Some(link) => link.broken || matches!(link.consumer.peek(), Ok(None)),
+            Some(link) => {
+                link.broken
+                    || link.consumer.position() >= end
+                    || matches!(link.consumer.peek(), Ok(None))
+            }
             None => true,
         }
     }
@@ -469,6 +473,39 @@ impl Router {
                     writer.notify();
                 }
             }
+        }
+    }
+
+    /// How far a link has published by now, whatever its peer goes on to write. A ring that never ends breaks the link.
+    pub(crate) fn end_of(&mut self, slot: usize) -> u64 {
+        let Some(Some(link)) = self.links.get_mut(slot) else {
+            return 0;
+        };
+        link.consumer.committed_end().unwrap_or_else(|corrupt| {
+            if !std::mem::replace(&mut link.broken, true) {
+                let link = link.id;
+                self.events.push(RouterEvent::Violation { link, corrupt });
+            }
+            0
+        })
+    }
+
+    /// Looks at what a dead peer has left in the rings of a link. What no successor could go on with is a violation, and
+    /// nothing is read from a ring that it would find no way into.
+    pub(crate) fn check_left(&mut self, slot: usize) {
+        let (Some(Some(link)), Some(Some(writer))) =
+            (self.links.get_mut(slot), self.outlets.writers.get_mut(slot))
+        else {
+            return;
+        };
+        if link.broken || writer.broken {
+            return;
+        }
+        let published = link.consumer.check_left().map(drop);
+        link.broken = published.is_err();
+        if let Err(corrupt) = published.and_then(|()| writer.producer.check_left()) {
+            let link = link.id;
+            self.events.push(RouterEvent::Violation { link, corrupt });
         }
     }
 

@@ -85,6 +85,9 @@ pub(super) enum Command {
         done: oneshot::Sender<Vec<(LinkId, Vec<LinkId>)>>,
     },
     WakeAll,
+    CheckLeft {
+        link: LinkId,
+    },
     Settle {
         done: oneshot::Sender<()>,
     },
@@ -310,7 +313,13 @@ impl DataPlaneHandle {
         self.send(Command::WakeAll)
     }
 
-    /// Stops delivering to a link, delivers what it published, and then drops it.
+    /// Looks at what a dead peer has left in its rings, before the next gets them; a violation comes as an event. Only for
+    /// rings in shared memory: others nobody but the bridge writes to.
+    pub(crate) fn check_left(&self, link: LinkId) -> Result<(), Stopped> {
+        self.send(Command::CheckLeft { link })
+    }
+
+    /// Stops delivering to a link, delivers what it published by now, and then drops it.
     pub(crate) async fn drain(&self, link: LinkId) -> Result<LinkCounters, Stopped> {
         self.ask(|done| Command::Drain { link, done }).await
     }

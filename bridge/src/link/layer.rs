@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mycelium_contracts::Delivery;
 use mycelium_messages::control::RefusedCode;
 use shm_transport::channel::handshake::receive_hello;
-use shm_transport::channel::{Fallback, TransportRequest};
+use shm_transport::channel::{Fallback, Transport, TransportRequest};
 use shm_transport::socket::{FrameStream, Stream};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
@@ -315,10 +315,16 @@ impl Links for LinkLayer {
             status: status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
         });
         let WorkerLink { link, memory, .. } = &*kept;
+        let mut transport = None;
         self.shared.update(*link, |entry| {
             entry.status.pid = None;
             entry.notices = None;
+            transport = entry.status.transport;
         });
+        if transport == Some(Transport::Shm) {
+            // A data plane that has stopped gives no ring to a successor.
+            let _ = self.shared.plane.check_left(*link);
+        }
         if exited.restart_after.is_some() {
             let bytes = memory.unacknowledged();
             tracing::info!(worker = %exited.config.name, unacknowledged_bytes = bytes, "frames are kept for the successor");

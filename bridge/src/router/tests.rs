@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use shm_transport::channel::LinkEnds;
 use shm_transport::frame::{Encoding, FrameHeader};
 use shm_transport::layout::{
-    RING_CONTROL_LEN, RING_HEAD_OFFSET, RING_TO_BRIDGE, RING_TO_PEER, SEGMENT_HEADER_LEN,
+    RING_CONTROL_LEN, RING_HEAD_OFFSET, RING_TAIL_OFFSET, RING_TO_BRIDGE, RING_TO_PEER,
+    SEGMENT_HEADER_LEN,
 };
 use shm_transport::ring::{Consumer, Producer};
 use shm_transport::segment::{Segment, SegmentOptions};
@@ -279,9 +280,84 @@ fn a_corrupt_ring_closes_its_own_link_and_no_other() {
     };
     assert_eq!((link.0, corrupt.word), (2, u64::MAX));
     assert!(
-        router.is_drained(hostile.slot),
+        router.is_drained(hostile.slot, u64::MAX),
         "nothing more is read from it"
     );
+}
+
+#[test]
+fn a_link_that_is_to_go_is_not_kept_by_a_peer_that_goes_on_publishing() {
+    let mut router = router();
+    let mut subscriber = link(&mut router, 1, 4096, &[QUOTE]);
+    let mut publisher = link(&mut router, 2, 4096, &[]);
+    for number in 0..3 {
+        publisher.send(QUOTE, &payload(number));
+    }
+    let end = router.end_of(publisher.slot);
+    assert!(!router.is_drained(publisher.slot, end), "three are to come");
+    publisher.send(QUOTE, &payload(3));
+    router.poll();
+    publisher.send(QUOTE, &payload(4));
+    assert!(router.is_drained(publisher.slot, end));
+    assert_eq!(subscriber.recv_all().len(), 4);
+    assert!(router.take_events().is_empty(), "and broke no rule");
+}
+
+#[test]
+fn a_ring_without_an_end_does_not_outlive_its_peer() {
+    let mut router = router();
+    let hostile = link(&mut router, 1, 4096, &[]);
+    let data = SEGMENT_HEADER_LEN + RING_CONTROL_LEN + hostile.capacity + RING_CONTROL_LEN;
+    let word = FrameHeader::new(QUOTE, 8).to_word().to_le_bytes();
+    for index in (0..hostile.capacity).step_by(16) {
+        let at = (data + index) as u64;
+        hostile.file.write_all_at(&word, at).expect("write");
+    }
+    for _ in 0..100 {
+        assert!(
+            router.poll() > 0,
+            "what a peer of the moment sends is taken"
+        );
+    }
+    let end = router.end_of(hostile.slot);
+    assert!(router.is_drained(hostile.slot, end));
+    assert_eq!(router.poll(), 0);
+    let events = router.take_events();
+    let [RouterEvent::Violation { link, corrupt }] = &events[..] else {
+        panic!("one violation, got {events:?}")
+    };
+    assert_eq!((link.0, corrupt.field), (1, "header word"));
+}
+
+#[test]
+fn a_successor_is_not_led_astray_by_a_tail_that_its_predecessor_has_forged() {
+    let mut router = router();
+    let mut subscriber = link(&mut router, 1, 4096, &[QUOTE]);
+    let mut worker = link(&mut router, 2, 4096, &[QUOTE]);
+    worker.send(QUOTE, &payload(1));
+    router.poll();
+    assert_eq!(subscriber.recv_all().len(), 1);
+    // Sound so far, also if the tail was not stored any more.
+    let control = SEGMENT_HEADER_LEN + RING_CONTROL_LEN + worker.capacity;
+    let store_tail = |worker: &Peer, tail: u64| {
+        let at = (control + RING_TAIL_OFFSET) as u64;
+        let written = worker.file.write_all_at(&tail.to_le_bytes(), at);
+        written.expect("write");
+    };
+    store_tail(&worker, 0);
+    router.check_left(worker.slot);
+    assert!(router.take_events().is_empty());
+
+    // A successor would go on at 1024, and the router look at 16 for ever.
+    store_tail(&worker, 1024);
+    router.check_left(worker.slot);
+    router.check_left(worker.slot);
+    let events = router.take_events();
+    let [RouterEvent::Violation { link, corrupt }] = &events[..] else {
+        panic!("one violation, got {events:?}")
+    };
+    assert_eq!((link.0, corrupt.field, corrupt.value), (2, "tail", 1024));
+    assert!(router.is_drained(worker.slot, u64::MAX), "it is given up");
 }
 
 #[test]
