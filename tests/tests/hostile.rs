@@ -449,6 +449,47 @@ fn a_worker_that_leaves_an_impossible_tail_behind_is_replaced_on_fresh_rings() {
     }
 }
 
+/// Each word is one that a correct worker may leave, but not this one: its successor would begin in the middle of a record, or
+/// where the bridge never looks.
+#[test]
+fn a_worker_that_leaves_a_plausible_head_or_tail_behind_is_replaced_on_fresh_rings() {
+    for forged in [
+        "words[control + layout.RING_HEAD_OFFSET // 8] = 8",
+        "words[bridge_control + layout.RING_HEAD_OFFSET // 8] = 1024",
+        "words[bridge_control + layout.RING_TAIL_OFFSET // 8] = 1024",
+    ] {
+        a_worker_breaks(
+            &format!("        if channel.transport == 'shm':\n            {forged}"),
+            "",
+        );
+    }
+}
+
+#[test]
+fn a_client_that_leaves_records_without_end_behind_is_gone_all_the_same() {
+    if expected_transport() == Transport::Socket {
+        // Nobody but the bridge writes to the rings.
+        return a_client_breaks_its_rings("");
+    }
+    let (place, bridge, mut actor) = start(Place::new().bridge("ring_capacity = \"4KiB\""));
+    let links = || bridge.snapshot().expect("data plane").links.len();
+    let before = links();
+    let body = r#"
+channel = mycelium.connect(sys.argv[1], name="hostile")
+words, control, data = ring_words(channel, layout.RING_TO_BRIDGE)
+for at in range(data, data + 512, 2):
+    words[at] = header_word(8, 1002, 0)
+channel._link.producer.notify()
+channel._link.sock.close()
+"#;
+    run_python(&script(body), &[&place.address()]).assert_done();
+    wait_until("the end of the link in the data plane", || {
+        bridge.link("hostile").is_none() && links() == before
+    });
+    others_are_served(&mut actor);
+    assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 0);
+}
+
 #[test]
 fn a_worker_that_leaves_garbage_everywhere_is_replaced_on_fresh_rings() {
     let attack = "        if channel.transport == 'shm':\n            for at in range(control, len(words)):\n                words[at] = 0x0101_0101_0101_0101 * (at % 250 + 1)";
