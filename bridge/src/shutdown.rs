@@ -1,7 +1,7 @@
 //! The order in which the bridge stops, as a plain value: stop accepting and ask everybody to end, wait, SIGTERM, wait,
 //! SIGKILL. No clock, no signals, no I/O.
 //!
-//! A second request hurries: it goes straight to the next phase.
+//! A second request hurries: it goes straight to the next phase. One that comes with the first is the same.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,6 +11,9 @@ pub const TERMINATE_GRACE: Duration = Duration::from_millis(500);
 
 /// Time for the kernel to end processes after SIGKILL. One that hangs in a device driver may take forever.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Two requests within this time are one: some programs send a signal to a process and to its group.
+pub const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// What the event loop has to do now, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +94,10 @@ impl Shutdown {
     /// Somebody wants the bridge to stop, or to stop faster.
     pub fn request(&mut self, reason: &str, remaining: Remaining, now: Instant) -> Vec<Step> {
         if self.phase != Phase::Running {
+            let is_same = self.began.is_some_and(|began| now < began + SAME_REQUEST);
+            if is_same && self.phase == Phase::Draining {
+                return Vec::new();
+            }
             return self.next_phase(remaining, now);
         }
         self.began = Some(now);

@@ -1,11 +1,14 @@
 //! The end of a bridge: what was published before it is delivered, and who does not leave is made to.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mycelium_bridge::bridge::Bridge;
 use mycelium_bridge::local::LocalChannel;
+use mycelium_bridge::shutdown::SAME_REQUEST;
 use mycelium_messages::bandit::{CONTRACTS, Quote, Signal};
-use mycelium_tests::{BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for};
+use mycelium_tests::{
+    BridgeProcess, Place, WATCHDOG, expect, publish, quote, subscribe, wait_for, wait_until,
+};
 use nix::sys::signal::Signal as Sig;
 use shm_transport::channel::{Channel, ConnectOptions, TransportRequest};
 use shm_transport::error::ChannelError;
@@ -228,6 +231,13 @@ fn the_program_says_with_its_exit_code_that_it_had_to_use_force() {
     bridge.wait_for_log(&["bridge stopped", "terminated=1"]);
 }
 
+/// Asks a second time, so late that it is not taken for the first.
+fn hurry(bridge: &BridgeProcess) {
+    let asked = Instant::now();
+    wait_until("a request of its own", || asked.elapsed() > SAME_REQUEST);
+    bridge.signal(Sig::SIGTERM);
+}
+
 #[test]
 fn a_second_signal_hurries() {
     let place =
@@ -238,9 +248,31 @@ fn a_second_signal_hurries() {
     assert_eq!(place.first_line("ready"), "yes");
     bridge.signal(Sig::SIGTERM);
     bridge.wait_for_log(&["bridge is asked to stop"]);
-    bridge.signal(Sig::SIGTERM);
+    hurry(&bridge);
     assert_eq!(bridge.wait().code(), Some(1));
     bridge.wait_for_log(&["bridge stopped", "terminated=1"]);
+}
+
+/// As `timeout` does it, which signals the process and its group.
+#[test]
+fn two_signals_at_once_take_no_time_from_the_workers() {
+    let script = "
+import pathlib, time, mycelium
+with mycelium.connect() as channel:
+    pathlib.Path(__file__).with_name('ready').write_text('yes\\n')
+    for _ in channel:
+        pass
+    time.sleep(1)
+";
+    let place = Place::new()
+        .bridge("shutdown_timeout_ms = 3600000")
+        .worker("slow", script, "");
+    let mut bridge = BridgeProcess::start(&place, None);
+    assert_eq!(place.first_line("ready"), "yes");
+    bridge.signal(Sig::SIGTERM);
+    bridge.signal(Sig::SIGINT);
+    assert_eq!(bridge.wait().code(), Some(0), "{}", bridge.log());
+    bridge.wait_for_log(&["bridge stopped", "drained=1"]);
 }
 
 #[test]
@@ -279,7 +311,7 @@ fn a_handshake_during_the_shutdown_is_refused() {
         error.contains("SHUTTING_DOWN") && error.contains("connect again later"),
         "{error}"
     );
-    bridge.signal(Sig::SIGTERM);
+    hurry(&bridge);
     assert_eq!(bridge.wait().code(), Some(1));
 }
 

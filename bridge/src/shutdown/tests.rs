@@ -90,6 +90,9 @@ fn deadlines_escalate_from_sigterm_to_sigkill_and_the_code_is_1() {
 fn each_further_request_hurries_by_one_phase() {
     let now = Instant::now();
     let mut shutdown = requested(left(1, 0), now);
+    let same = now + SAME_REQUEST - Duration::from_millis(1);
+    assert_eq!(shutdown.request("SIGTERM", left(1, 0), same), []);
+    let now = now + SAME_REQUEST;
     assert_eq!(
         shutdown.request("SIGINT", left(1, 0), now),
         [Step::Terminate]
