@@ -11,7 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use mycelium_messages::control::{FallbackCode, Shutdown};
+use mycelium_messages::Message as _;
+use mycelium_messages::bandit::Quote;
+use mycelium_messages::control::{FallbackCode, Shutdown, Subscribe, TopicReply, TopicReplyCode};
+use mycelium_messages::message::Delivery;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_transport::channel::handshake::{Offer, OfferedTransport, offer, receive_hello};
 use shm_transport::channel::{AsyncChannel, Channel, ConnectOptions, Fallback, LinkEnds};
@@ -349,6 +352,40 @@ fn a_dropped_receive_loses_no_frame_and_a_dropped_publish_publishes_at_most_once
                 assert!(dropped > 0 || next == 400);
             }));
         }
+    }
+}
+
+#[test]
+fn the_answer_to_a_dropped_request_is_not_taken_for_that_to_the_next() {
+    for shm in [true, false] {
+        let (channel, mut bridge) = connect(shm, WaitStrategy::Park);
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("runtime").block_on(async move {
+            let mut channel = channel.into_async().expect("registered");
+            let dropped = poll_once(channel.subscribe_with::<Quote>(Delivery::Block)).await;
+            assert!(dropped.is_none(), "nobody has answered");
+            let answers = thread::spawn(move || {
+                for _ in 0..2 {
+                    let deadline = Instant::now() + WATCHDOG;
+                    let (header, payload) = bridge.stream.receive_until(deadline).expect("asked");
+                    let asked: Subscribe = Frame::new(header.topic_id, &payload)
+                        .read()
+                        .expect("a request");
+                    bridge.stream.queue_message(&TopicReply {
+                        request: Subscribe::TOPIC_ID,
+                        topic_id: asked.topic_id,
+                        code: TopicReplyCode::OK,
+                        delivery: asked.delivery,
+                        ..TopicReply::default()
+                    });
+                    bridge.stream.flush_until(deadline).expect("open");
+                }
+                bridge
+            });
+            let granted = watched(channel.subscribe_with::<Quote>(Delivery::DropOldest)).await;
+            assert_eq!(granted.expect("granted"), Delivery::DropOldest);
+            drop(answers.join().expect("both were asked"));
+        });
     }
 }
 

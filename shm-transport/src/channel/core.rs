@@ -18,6 +18,8 @@ pub(super) struct Core {
     pub(super) stream: FrameStream,
     pub(super) spin: SpinBudget,
     pub(super) replies: VecDeque<TopicReply>,
+    /// Requests without an answer so far, oldest first: which, and about which topic. The bridge answers in this order.
+    pub(super) unanswered: Vec<(u16, u16)>,
     /// What the program has not been told yet: one entry for each topic at most.
     pub(super) rejected: Vec<Rejected>,
     pub(super) end: Option<End>,
@@ -51,6 +53,24 @@ impl End {
 }
 
 impl Core {
+    /// Queues a request about a topic. Answers that nobody has fetched belong to requests that were given up.
+    pub(super) fn ask<R: Message>(&mut self, topic_id: u16, request: &R) {
+        self.replies.clear();
+        self.unanswered.push((R::TOPIC_ID, topic_id));
+        self.stream.queue_message(request);
+    }
+
+    /// Keeps an answer, unless the same was asked again since: then it is one to a request that was given up.
+    fn answered(&mut self, reply: TopicReply) {
+        let asked = (reply.request, reply.topic_id);
+        if let Some(at) = self.unanswered.iter().position(|it| *it == asked) {
+            self.unanswered.remove(at);
+        }
+        if !self.unanswered.contains(&asked) {
+            self.replies.push_back(reply);
+        }
+    }
+
     /// Handles one control frame.
     pub(super) fn on_control(&mut self, frame: &ControlFrame) -> Result<(), ChannelError> {
         let frame = Frame::new(frame.topic_id, &frame.payload);
@@ -70,7 +90,7 @@ impl Core {
                         reason,
                     });
                 } else {
-                    self.replies.push_back(reply);
+                    self.answered(reply);
                 }
             }
             Gap::TOPIC_ID => {

@@ -152,6 +152,7 @@ impl Channel {
             stream,
             spin,
             replies: VecDeque::new(),
+            unanswered: Vec::new(),
             rejected: Vec::new(),
             end: None,
             hung_up: false,

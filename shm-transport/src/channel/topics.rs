@@ -130,7 +130,7 @@ impl Channel {
     ) -> Result<Option<Delivery>, ChannelError> {
         let start = Instant::now();
         let deadline = deadline_in(self.timeout);
-        self.core.stream.queue_message(request);
+        self.core.ask(asked.topic_id, request);
         self.core.flush_until(deadline)?;
         loop {
             if let Some(outcome) = self.take_outcome(R::TOPIC_ID, asked) {

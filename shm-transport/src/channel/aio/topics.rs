@@ -74,7 +74,7 @@ impl AsyncChannel {
         asked: Asked,
         request: &R,
     ) -> Result<Option<Delivery>, ChannelError> {
-        self.channel.core.stream.queue_message(request);
+        self.channel.core.ask(asked.topic_id, request);
         poll_fn(|cx| self.poll_flush(cx)).await?;
         poll_fn(|cx| self.poll_outcome(cx, R::TOPIC_ID, asked)).await
     }
