@@ -81,11 +81,16 @@ impl ReceiveBuffer {
         Ok((received.len() >= header.record_len()).then_some(header))
     }
 
-    /// Moves the control frames out and closes the gaps.
+    /// Moves the control frames out and closes the gaps, in front of an over-long frame, too: what is left is frames.
     pub(crate) fn take_control_frames(&mut self) -> Result<Vec<(FrameHeader, Vec<u8>)>, OverLong> {
         let mut taken = Vec::new();
         let (mut from, mut to) = (self.start, self.start);
-        while let Some(header) = self.header_at(from)? {
+        let outcome = loop {
+            let header = match self.header_at(from) {
+                Ok(Some(header)) => header,
+                Ok(None) => break Ok(()),
+                Err(over) => break Err(over),
+            };
             let next = from + header.record_len();
             if header.is_control() {
                 let payload = from + FRAME_HEADER_LEN;
@@ -98,10 +103,10 @@ impl ReceiveBuffer {
                 to += header.record_len();
             }
             from = next;
-        }
+        };
         self.bytes.copy_within(from..self.end, to);
         self.end = to + (self.end - from);
-        Ok(taken)
+        outcome.map(|()| taken)
     }
 
     /// Passes a frame of `record_len` bytes.
@@ -154,5 +159,35 @@ impl ReceiveBuffer {
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.bytes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_front_of_an_over_long_frame_stays_as_it_came() {
+        let mut buffer = ReceiveBuffer::new(64);
+        let mut bytes = Vec::new();
+        for (topic_id, payload) in [(7, [1; 16]), (1001, [2; 16]), (7, [3; 16]), (1001, [4; 16])] {
+            bytes.extend_from_slice(&FrameHeader::new(topic_id, 16).to_bytes());
+            bytes.extend_from_slice(&payload);
+        }
+        bytes.extend_from_slice(&FrameHeader::new(1001, 65).to_bytes());
+        buffer.room()[..bytes.len()].copy_from_slice(&bytes);
+        buffer.filled(bytes.len());
+        let over = buffer.take_control_frames().expect_err("over-long");
+        assert_eq!((over.payload_len, over.max_payload), (65, 64));
+        for expected in [[2; 16], [4; 16]] {
+            let frame = buffer.peek().expect("sound").expect("a frame");
+            assert_eq!(
+                (frame.topic_id(), frame.to_vec()),
+                (1001, expected.to_vec())
+            );
+            let record_len = frame.header().record_len();
+            buffer.advance(record_len);
+        }
+        assert!(buffer.peek().is_err());
     }
 }
