@@ -546,6 +546,10 @@ fn program(
             format!("command is not executable: path={}", file.display()),
             format!("run: chmod +x {}", file.display()),
         ),
+        None if name.starts_with('/') => (
+            format!("command not found: path={name}"),
+            "name a program that is there; command -v python3 says where one is".to_owned(),
+        ),
         None if name.contains('/') => (
             format!("command not found: path={}", candidates[0].display()),
             "a command with a slash is relative to working_dir".to_owned(),
