@@ -329,6 +329,9 @@ impl Links for LinkLayer {
             let bytes = memory.unacknowledged();
             tracing::info!(worker = %exited.config.name, unacknowledged_bytes = bytes, "frames are kept for the successor");
         }
+        if let Err(error) = memory.reset_doorbell() {
+            tracing::error!(worker = %exited.config.name, %error, "the doorbell of the worker is broken");
+        }
         // The dead process may have committed something without waking the router.
         let _ = self.shared.plane.wake_all();
     }

@@ -150,6 +150,12 @@ impl LinkMemory {
         (&self.bridge_doorbell, &self.peer_doorbell[1])
     }
 
+    /// Makes the doorbell that the last peer rang work for the next one. Whoever slept must be woken afterwards, because what
+    /// was rung by then is forgotten.
+    pub(crate) fn reset_doorbell(&self) -> io::Result<()> {
+        self.bridge_doorbell.reset()
+    }
+
     pub(crate) fn max_payload(&self) -> usize {
         self.rings[RING_TO_PEER].max_payload()
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use nix::sys::stat::{SFlag, fstat};
@@ -116,6 +117,17 @@ impl Doorbell {
         }
     }
 
+    /// Undoes what a peer that is gone may have done to a doorbell of [`Doorbell::new`] that it shared: one that is full wakes
+    /// nobody, and one that blocks holds up who rings it. Two system calls.
+    ///
+    /// # Errors
+    ///
+    /// Only if the file descriptor is not a doorbell.
+    pub fn reset(&self) -> io::Result<()> {
+        fcntl(&self.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        self.drain()
+    }
+
     /// Takes pending notifications back, so that the next wait waits; of a pair one at a time, so that a later wait may
     /// find an old one. One system call; never blocks as long as the descriptor is non-blocking.
     ///
@@ -174,6 +186,7 @@ impl AsRawFd for Doorbell {
 #[cfg(test)]
 mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
     use super::*;
 
@@ -208,5 +221,30 @@ mod tests {
         wait.drain().expect("drain");
         assert!(!is_ringing(&wait));
         wait.drain().expect("an empty doorbell drains too");
+    }
+    #[test]
+    fn a_full_and_blocking_doorbell_wakes_whoever_waits_for_an_edge_once_it_is_reset() {
+        let owner = Doorbell::new().expect("eventfd");
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
+        let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 7);
+        epoll.add(&owner, edge).expect("add");
+        let rung = || {
+            let mut events = [EpollEvent::empty()];
+            epoll
+                .wait(&mut events, EpollTimeout::ZERO)
+                .expect("epoll_wait")
+                == 1
+        };
+        let hostile = owner.try_clone().expect("dup");
+        nix::unistd::write(&hostile.fd, &(u64::MAX - 1).to_ne_bytes()).expect("fill it");
+        assert!(rung());
+        owner.notify().expect("a full doorbell stands for a wakeup");
+        assert!(!rung(), "nobody is woken by it");
+        fcntl(&hostile.fd, FcntlArg::F_SETFL(OFlag::empty())).expect("make it blocking");
+
+        owner.reset().expect("reset");
+        owner.reset().expect("an empty one does not block");
+        owner.notify().expect("notify");
+        assert!(rung());
     }
 }
