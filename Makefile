@@ -11,7 +11,7 @@ export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 # For what mostly waits, or uses one core. Each shows what it has to say when it is done.
 SIDE_BY_SIDE := $(MAKE) --jobs=2 --output-sync=target --no-print-directory
 
-.PHONY: help demo test test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
+.PHONY: help demo test test-apart test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -36,7 +36,11 @@ demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memor
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-models test-benches test-fallback test-python docs ## Run every check and every test
+test: lint check-contracts test-rust test-apart test-benches test-fallback ## Run every check and every test
+
+# What uses nothing that the others build.
+test-apart: $(VENV)/.dev $(VENV)/.docs
+	+$(SIDE_BY_SIDE) short-loom short-miri test-python docs
 
 lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 	$(CARGO) fmt --all --check
