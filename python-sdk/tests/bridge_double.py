@@ -67,6 +67,7 @@ class BridgeDouble(LinkDouble):
         self.control: list[tuple[int, bytes]] = []
         self.report: bytes | None = None
         self._reading = threading.Event()
+        self._rests = threading.Event()
         self._reading.set()
         self._later = ThreadPoolExecutor(max_workers=1)
         super().__init__(**options)
@@ -140,9 +141,11 @@ class BridgeDouble(LinkDouble):
         return [topic_id for topic_id, _ in self.control]
 
     def pause_reading(self) -> None:
-        """Lets the socket fill up."""
+        """Lets the socket fill up. From here on nothing more is read."""
+        self._rests.clear()
         self._reading.clear()
         os.write(self._stop_w, b"w")
+        assert self._rests.wait(PATIENCE_S), "the bridge goes on reading"
 
     def resume_reading(self) -> None:
         """Ends :meth:`pause_reading`."""
@@ -167,6 +170,8 @@ class BridgeDouble(LinkDouble):
     # ---- the thread
 
     def on_command(self, command: bytes) -> bool:
+        if not self._reading.is_set():
+            self._rests.set()
         self._reading.wait()
         return super().on_command(command)
 
