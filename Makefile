@@ -83,14 +83,14 @@ test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without me
 	+$(SIDE_BY_SIDE) without-memfd without-membarrier
 
 without-%:
-	env -u MAKEFLAGS MYCELIUM_DISABLE=$* $(CARGO) test $(SCENARIOS)
+	env -u MAKEFLAGS -u MFLAGS MYCELIUM_DISABLE=$* $(CARGO) test $(SCENARIOS)
 
 test-models: ## The ring under loom and Miri, in their short form
 	+$(SIDE_BY_SIDE) short-loom short-miri
 
 # Cargo is not to look for make's job server, which its children cannot reach.
 short-%:
-	env -u MAKEFLAGS .ci/$* --short
+	env -u MAKEFLAGS -u MFLAGS .ci/$* --short
 
 test-benches: $(VENV)/.dev ## The measuring programs in their short form; rivals are built
 	$(CARGO) test --package mycelium-benches --package mycelium-bench-harness
