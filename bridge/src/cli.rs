@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mycelium_bridge::config::{Config, ConfigError, Overrides};
-use mycelium_bridge::logging::LogFormat;
+use mycelium_bridge::logging::{self, LogFormat};
 use mycelium_bridge::reload::Plan;
 use mycelium_bridge::supervisor::{GUARD_COMMAND, stand_guard};
 
@@ -115,7 +115,7 @@ struct RunArguments {
 }
 
 pub(crate) fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let code = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { config, running } => check(&config.path, running.as_deref()),
         Command::Status(arguments) => status::run(&arguments),
@@ -126,7 +126,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Guard { mark } => guard(&mark),
         Command::Quarantine(command) => quarantine::run(&command),
         Command::Demo(arguments) => demo::run(&arguments),
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn guard(mark: &str) -> ExitCode {
@@ -224,5 +226,6 @@ fn failure(message: impl Display, hint: &str, code: u8) -> ExitCode {
 
 /// Standard error may be closed; there is nobody left to tell then.
 fn print_error(line: impl Display) {
+    logging::flush();
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -14,6 +15,10 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::Error as ReloadError;
+
+use queue::Queue;
+
+mod queue;
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -36,6 +41,9 @@ pub enum LoggingError {
         /// What is wrong with them.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The system has no thread that writes.
+    #[error("log has no thread of its own: {0}")]
+    Thread(#[from] io::Error),
     /// The process logs somewhere else already.
     #[error("log is set up already: {0}")]
     AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -49,30 +57,34 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 /// Whether the filter stays whatever the configuration says.
 static IS_FIXED: AtomicBool = AtomicBool::new(false);
 
-/// Lines that standard error has not taken.
-static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+/// What waits for standard error, once the log is set up.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Lines of the log that standard error has not taken since the process began: it is closed, or its disk is full.
+/// How long the last lines are waited for.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Lines of the log that standard error has not taken since the process began: nobody reads it, it is closed, or its
+/// disk is full.
 #[must_use]
 pub fn lines_lost() -> u64 {
-    LINES_LOST.load(Ordering::Relaxed)
+    QUEUE.get().map_or(0, Queue::lost)
 }
 
-/// Standard error where it takes something. A log that nobody reads any more must not end what it is about.
-struct Lossy;
-
-impl Write for Lossy {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.write_all(line)?;
-        Ok(line.len())
+/// Waits until standard error has all that was logged, but no longer than a second. To be called before the process
+/// ends, and before it writes to standard error itself.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_TIME);
     }
+}
 
-    /// Gets one line of the log, whole.
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        if io::stderr().write_all(line).is_err() {
-            LINES_LOST.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
+/// Hands lines to the queue. A log that nobody reads must neither end nor stop what it is about.
+struct Handover(Queue);
+
+impl Write for Handover {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -124,14 +136,20 @@ fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
 }
 
 /// Sends the log of the whole process to standard error. `filter` is a level (`info`) or directives
-/// (`info,worker=debug`); what workers print has the target `worker`.
+/// (`info,worker=debug`); what workers print has the target `worker`. Who logs never waits for standard error: a thread
+/// writes the lines, of which up to 4 MiB wait for it. See [`flush`].
 ///
 /// # Errors
 /// [`LoggingError`].
 pub fn init(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
+    let queue = Queue::default();
+    queue.start(io::stderr(), |lost| {
+        tracing::warn!(lost, "lines of the log are lost, because nobody read it");
+    })?;
+    let lines = queue.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse(filter)?)
-        .with_writer(|| Lossy)
+        .with_writer(move || Handover(lines.clone()))
         // They would go to standard error by a macro that panics where that is closed.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
@@ -151,6 +169,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
     };
     // Whoever set up the log is the only one to get here.
     let _ = SET_FILTER.set(set_filter);
+    let _ = QUEUE.set(queue);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -231,6 +232,35 @@ fn a_bridge_whose_log_has_no_reader_or_no_room_goes_on_and_counts() {
         // The worker knows nothing of a shutdown and is ended by force.
         assert_eq!(child.wait().unwrap().code(), Some(1));
     }
+}
+
+#[test]
+fn a_bridge_whose_log_is_not_read_goes_on_and_says_what_is_lost() {
+    // More than a pipe and the bridge hold, and no end of it.
+    let script = "echo $$ > pid; exec yes $(head -c 8000 /dev/zero | tr '\\0' x)";
+    let keys = "listen = 'bridge.sock'\nshutdown_timeout_ms = 50";
+    let site = Site::new(keys, &shell("talker", script));
+    let mut child = bridge(&["run"], &site).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let lost = || {
+        let output = bridge(&["status", "--json"], &site).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["totals"]["log_lines_lost"].as_u64()
+    };
+    wait_for("a lost line", || lost().filter(|&lost| lost > 0));
+    // The first of these pipes is full, and the worker prints on.
+    let mut lines = BufReader::new(stderr).lines();
+    let told = lines.by_ref().map(Result::unwrap).find_map(|line| {
+        let (_, count) = line.split_once("because nobody read it lost=")?;
+        Some(count.parse::<u64>().unwrap())
+    });
+    assert!(told > Some(0), "{told:?}");
+    let before = lost().unwrap();
+    wait_for("further ones", || lost().filter(|&lost| lost > before));
+    signal(&child, Signal::SIGTERM);
+    // The worker knows nothing of a shutdown and is ended by force.
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    wait_until_ended(site.number("pid"));
 }
 
 #[test]

@@ -159,7 +159,9 @@ pub(crate) fn be_bridge(config: &Path) -> Result<(), String> {
     logging::init(&config.bridge.log, LogFormat::Text).map_err(text)?;
     let bridge = Bridge::start(&config).map_err(text)?;
     ready_until_told()?;
-    let summary = bridge.shut_down().map_err(text)?;
+    let summary = bridge.shut_down();
+    logging::flush();
+    let summary = summary.map_err(text)?;
     match summary.exit_code() {
         0 => Ok(()),
         _ => Err(text(summary)),
