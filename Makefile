@@ -56,9 +56,23 @@ check-contracts: ## Fail if generated files are stale
 generate: ## Regenerate Rust, Python, documentation and vectors from the contracts
 	$(CARGO) run --quiet --package mycelium-contracts -- generate
 
+# Two halves of about the same length: what mostly waits for other processes, and what computes. No package is named, so that
+# nothing is built again with other features; `serde` needs one that the others do not.
+MEMBERS := shm-transport bridge contracts contracts/messages tests
+TESTS := $(foreach member,$(MEMBERS),$(wildcard $(member)/tests/*.rs) $(patsubst %/main.rs,%,$(wildcard $(member)/tests/*/main.rs)))
+COMPUTING := build_script contracts_round_trip generated_python interop_bandit many_messages robust stress
+WAITING := $(filter-out $(COMPUTING) serde,$(basename $(notdir $(TESTS))))
+
 test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
-	$(CARGO) test
+	$(CARGO) test --no-run
+	+$(SIDE_BY_SIDE) rust-waiting rust-computing
+	env -u MAKEFLAGS -u MFLAGS $(CARGO) test --doc
 	$(CARGO) test --package mycelium-messages --features serde
+
+rust-waiting: private TARGETS = $(addprefix --test ,$(sort $(WAITING)))
+rust-computing: private TARGETS = --lib --bins --examples $(addprefix --test ,$(COMPUTING))
+rust-%:
+	env -u MAKEFLAGS -u MFLAGS $(CARGO) test $(TARGETS)
 
 test-python: $(VENV)/.dev ## All Python tests
 	cd python-sdk && ../$(BIN)/python -m pytest
