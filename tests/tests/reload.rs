@@ -214,7 +214,7 @@ fn rules_of_a_worker_change_without_a_restart() {
     edit(&place, |text| {
         text.replace(
             SUBSCRIBED,
-            &format!("{SUBSCRIBED}\nrestart = \"never\"\nstall_timeout_ms = 100"),
+            &format!("{SUBSCRIBED}\nrestart = \"never\"\nstall_timeout_ms = 1000"),
         )
     });
     reload(&bridge);
@@ -316,7 +316,7 @@ fn sighup_moves_endpoints_changes_the_log_and_names_what_needs_a_restart() {
 #[test]
 fn a_worker_that_comes_back_while_it_is_ending_starts_again() {
     let place = Place::new()
-        .bridge("shutdown_timeout_ms = 300")
+        .bridge("shutdown_timeout_ms = 1000")
         .worker("stubborn", STUBBORN, "")
         .worker("other", ECHO, "");
     let bridge = place.start();

@@ -58,7 +58,7 @@ fn attach(bridge: &Bridge) -> LocalChannel {
 
 fn a_stopped_worker_is_killed_and_its_successor_goes_on(transport: &str) {
     let keys = format!(
-        "subscribe = [\"Quote\"]\nstall_timeout_ms = 200\nrestart_backoff_ms = 1\ntransport = {transport:?}"
+        "subscribe = [\"Quote\"]\nstall_timeout_ms = 1000\nrestart_backoff_ms = 1\ntransport = {transport:?}"
     );
     let place = Place::new().worker("echo", ECHO, &keys);
     let bridge = place.start();
@@ -130,7 +130,7 @@ with mycelium.connect() as channel:
 fn a_worker_that_waits_for_room_or_has_nothing_to_do_does_not_hang() {
     for transport in ["auto", "socket"] {
         let keys = format!(
-            "stall_timeout_ms = 100\nrestart_backoff_ms = 1\nring_capacity = \"4KiB\"\ntransport = {transport:?}"
+            "stall_timeout_ms = 500\nrestart_backoff_ms = 1\nring_capacity = \"4KiB\"\ntransport = {transport:?}"
         );
         let subscribed = format!("subscribe = [\"Quote\"]\n{keys}");
         let place = Place::new()
@@ -207,7 +207,7 @@ with mycelium.connect() as channel:
         for _ in range(2):
             publisher.send(Signal(worker="it", quote_sequence=1, side=Side.HOLD))
 "#;
-    let keys = "ready = \"subscribed\"\nring_capacity = \"4KiB\"\nstall_timeout_ms = 400";
+    let keys = "ready = \"subscribed\"\nring_capacity = \"4KiB\"\nstall_timeout_ms = 1000";
     Place::new()
         .listening()
         .worker("left", &quotes, &format!("{keys}\n{restart_of_left}"))
