@@ -237,8 +237,13 @@ impl Place {
     /// If it cannot be written.
     #[must_use]
     pub fn write_config(&self) -> PathBuf {
+        let deadline = match self.bridge.contains("shutdown_timeout_ms") {
+            true => "",
+            // Peers that end do so at once, but not on a machine that is busy with other things.
+            false => "shutdown_timeout_ms = 60000\n",
+        };
         let text = format!(
-            "[bridge]\ncontracts = {:?}\n{}\n{}\n{}",
+            "[bridge]\ncontracts = {:?}\n{deadline}{}\n{}\n{}",
             self.contracts, self.bridge, self.tables, self.workers
         );
         let path = self.path().join("bridge.toml");

@@ -78,10 +78,10 @@ fn each_endpoint_asks_for_its_own_token_and_all_lead_to_the_same_bridge() {
     }
     run_python(CLIENT, &[&open, &file, &variable, TOKEN, OTHER_TOKEN]).assert_done();
     publisher.close().expect("close");
-    let log = bridge.log();
-    assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
     bridge.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(bridge.wait().code(), Some(0));
+    let log = bridge.log();
+    assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
     wait_until("the end of the sockets", || {
         ["file.sock", "variable.sock"]
             .iter()

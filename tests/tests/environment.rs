@@ -37,6 +37,7 @@ fn variables_go_before_the_file_and_still_do_after_a_reload() {
     let elsewhere = place.path().join("elsewhere.sock");
     let client = wait_for("the other socket", || UnixStream::connect(&elsewhere).ok());
     assert!(!place.socket().exists(), "the file's socket is not made");
+    bridge.wait_for_log(&["listening", "elsewhere.sock"]);
     for (name, value) in VARIABLES {
         let line = format!("variable=\"{name}\"");
         assert_eq!(bridge.log().contains(&line), !value.is_empty(), "{name}");

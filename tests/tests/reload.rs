@@ -126,16 +126,10 @@ fn only_workers_that_differ_are_touched_and_a_changed_one_keeps_its_ring() {
 
 #[test]
 fn frames_that_wait_for_a_changed_worker_are_delivered_to_its_successor() {
-    let place = Place::new().worker("stubborn", STUBBORN, SUBSCRIBED);
-    let bridge = {
-        let _ = place.write_config();
-        edit(&place, |text| {
-            text.replace("[bridge]", "[bridge]\nshutdown_timeout_ms = 100")
-        });
-        let path = place.path().join("bridge.toml");
-        let config = mycelium_bridge::config::Config::load(path).expect("sound");
-        Bridge::start(&config).expect("a bridge")
-    };
+    let place = Place::new()
+        .bridge("shutdown_timeout_ms = 100")
+        .worker("stubborn", STUBBORN, SUBSCRIBED);
+    let bridge = place.start();
     let mut actor = attach(&bridge);
     assert_eq!(place.first_line("ready"), "yes");
     publish(&mut actor, &quote(1));
@@ -302,15 +296,15 @@ fn sighup_moves_endpoints_changes_the_log_and_names_what_needs_a_restart() {
     wait_until("the old endpoint", || {
         UnixStream::connect(place.socket()).is_ok()
     });
-    let reloads = || bridge.log().matches("configuration reloaded").count();
-    assert_eq!(reloads(), 2);
+    let reloads = |log: &str| log.matches("configuration reloaded").count();
+    wait_until("the second line", || reloads(&bridge.log()) == 2);
     // From here on the log has warnings only.
     edit(&place, |text| text.replace("bridge.sock", "other.sock"));
     bridge.signal(Sig::SIGHUP);
     wait_until("the new endpoint", || UnixStream::connect(&other).is_ok());
-    assert_eq!(reloads(), 2);
     bridge.signal(Sig::SIGTERM);
     assert_eq!(bridge.wait().code(), Some(0), "{}", bridge.log());
+    assert_eq!(reloads(&bridge.log()), 2);
 }
 
 #[test]

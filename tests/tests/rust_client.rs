@@ -461,7 +461,8 @@ fn a_publisher_waits_for_a_slow_subscriber(request: TransportRequest) {
     }
     let writer = waiting.join().expect("the publisher");
     assert_eq!(writer.statistics().frames_out, sent + MORE);
-    drop(bridge);
+    drop((reader, writer));
+    assert_eq!(bridge.shut_down().expect("control plane").exit_code(), 0);
 }
 
 #[test]

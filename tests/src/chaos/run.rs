@@ -271,14 +271,13 @@ impl Run {
             let closed = publisher.channel.close();
             closed.unwrap_or_else(|error| panic!("publisher {}: {error}", publisher.id));
         }
-        let log = self.site.log();
+        let log = self.site.stop();
         for line in log.lines() {
             let broken = line.contains("broke a rule") || line.contains("broke the rules");
             let lost = line.contains("lost_bytes") || line.contains("panicked");
             let expected = line.contains("hostile-") && !lost;
             assert!(expected || !(broken || lost), "{line}");
         }
-        self.site.stop();
         reader.join().expect("the judge reads to the end");
     }
 }

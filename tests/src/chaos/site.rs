@@ -139,12 +139,6 @@ impl Site {
         format!("{end}\n{kept}")
     }
 
-    /// The whole log.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.bridge.log()
-    }
-
     /// The process of a worker that is up, and whose end was not brought about.
     ///
     /// # Panics
@@ -304,12 +298,13 @@ impl Site {
         }
     }
 
-    /// Ends the bridge as an operator would.
+    /// Ends the bridge as an operator would, and returns its whole log.
     ///
     /// # Panics
     ///
     /// If its exit code is not 0, or a process is left that was started for this run.
-    pub fn stop(mut self) {
+    #[must_use]
+    pub fn stop(mut self) -> String {
         self.bridge.signal(Signal::SIGTERM);
         let status = self.bridge.wait();
         assert_eq!(status.code(), Some(0), "{}", self.last_words());
@@ -319,6 +314,7 @@ impl Site {
             .filter(|command| command.contains(folder))
             .collect();
         assert!(left.is_empty(), "processes are left: {left:?}");
+        self.bridge.log()
     }
 }
 
