@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 export MYCELIUM_PYTHON := $(abspath $(BIN)/python)
 
-# For what mostly waits, or uses one core. Each shows what it has to say when it is done.
-SIDE_BY_SIDE := $(MAKE) --jobs=2 --output-sync=target --no-print-directory
+# For what mostly waits, or uses one core.
+side_by_side = @echo 'side by side, each shown when it is done: $(2)'; $(MAKE) --jobs=$(1) --output-sync=target --no-print-directory $(2)
+# Cargo is not to look for make's job server, which its children cannot reach.
+ALONE := env -u MAKEFLAGS -u MFLAGS
 
-.PHONY: help demo test test-apart test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
+.PHONY: help demo test test-apart test-rest test-models loom miri fuzz stress chaos test-rust test-python coverage test-pythons test-fallback lint check-contracts generate bench bench-bridge bench-dynamic bench-python docs leaks clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -22,31 +24,31 @@ $(VENV)/.sdk: python-sdk/pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable python-sdk
 	@touch $@
 
-# The SDK with its development tools: what the tests need.
+# The SDK with its development tools, and with what builds the documentation: what the tests need.
 $(VENV)/.dev: $(VENV)/.sdk
-	$(BIN)/python -m pip install --quiet --editable 'python-sdk[dev]'
-	@touch $@
-
-# The SDK with what builds the documentation, which takes the reference from its docstrings.
-$(VENV)/.docs: $(VENV)/.sdk
-	$(BIN)/python -m pip install --quiet --editable 'python-sdk[docs]'
+	$(BIN)/python -m pip install --quiet --editable 'python-sdk[dev,docs]'
 	@touch $@
 
 demo: $(VENV)/.sdk ## Replay real quotes to two Python workers over shared memory and over the socket
 	$(CARGO) build --release --package mycelium-bridge
 	target/release/mycelium-bridge demo --python $(MYCELIUM_PYTHON) $(DEMO_FLAGS)
 
-test: lint check-contracts test-rust test-apart test-benches test-fallback ## Run every check and every test
+test: lint check-contracts test-rust test-apart test-rest ## Run every check and every test
 
 # What uses nothing that the others build.
-test-apart: $(VENV)/.dev $(VENV)/.docs
-	+$(SIDE_BY_SIDE) short-loom short-miri test-python docs
+test-apart: $(VENV)/.dev
+	+$(call side_by_side,2,short-loom short-miri test-python docs)
 
-lint: $(VENV)/.dev ## Formatting, clippy, rustdoc, ruff, mypy and pyright
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --package mycelium-messages --features serde --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+lint: ## Formatting, clippy, rustdoc, ruff, mypy and pyright
+	+$(MAKE) --jobs=2 --no-print-directory lint-rust lint-python
+
+lint-rust:
+	$(ALONE) $(CARGO) fmt --all --check
+	$(ALONE) $(CARGO) clippy --all-targets -- -D warnings
+	$(ALONE) $(CARGO) clippy --package mycelium-messages --features serde --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(ALONE) $(CARGO) doc --no-deps --quiet
+
+lint-python: $(VENV)/.dev
 	cd python-sdk && ../$(BIN)/ruff format --check . ../contracts/tests/golden ../benches/python && ../$(BIN)/ruff check . ../contracts/tests/golden ../benches/python
 	cd python-sdk && ../$(BIN)/mypy && ../$(BIN)/basedpyright --pythonpath ../$(BIN)/python
 
@@ -65,14 +67,14 @@ WAITING := $(filter-out $(COMPUTING) serde,$(basename $(notdir $(TESTS))))
 
 test-rust: $(VENV)/.dev ## All Rust tests, across processes and languages too
 	$(CARGO) test --no-run
-	+$(SIDE_BY_SIDE) rust-waiting rust-computing
-	env -u MAKEFLAGS -u MFLAGS $(CARGO) test --doc
+	+$(call side_by_side,2,rust-waiting rust-computing)
+	$(CARGO) test --doc
 	$(CARGO) test --package mycelium-messages --features serde
 
 rust-waiting: private TARGETS = $(addprefix --test ,$(sort $(WAITING)))
 rust-computing: private TARGETS = --lib --bins --examples $(addprefix --test ,$(COMPUTING))
 rust-%:
-	env -u MAKEFLAGS -u MFLAGS $(CARGO) test $(TARGETS)
+	$(ALONE) $(CARGO) test $(TARGETS)
 
 test-python: $(VENV)/.dev ## All Python tests
 	cd python-sdk && ../$(BIN)/python -m pytest
@@ -91,23 +93,29 @@ test-pythons: ## The Python tests on every interpreter of PYTHONS (python3.10 to
 NO_LINK := config_errors contracts_alone documentation generated_python getting_started interop_bandit remote remote_tls samples stdio_worker uplink
 SCENARIOS := $(addprefix --test ,$(filter-out $(NO_LINK),$(basename $(notdir $(wildcard tests/tests/*.rs)))))
 
-test-fallback: export CHAOS_FAULTS = 50
+BENCHES := --package mycelium-benches --package mycelium-bench-harness
+FALLBACK := without-memfd without-membarrier
 test-fallback: $(VENV)/.dev ## The scenarios again without memfd, and without membarrier
 	$(CARGO) test --no-run $(SCENARIOS)
-	+$(SIDE_BY_SIDE) without-memfd without-membarrier
+	+$(call side_by_side,2,$(FALLBACK))
 
+test-rest: $(VENV)/.dev
+	$(CARGO) test --no-run $(BENCHES)
+	$(CARGO) test --no-run $(SCENARIOS)
+	+$(call side_by_side,3,$(FALLBACK) test-benches)
+
+without-%: export CHAOS_FAULTS = 50
 without-%:
-	env -u MAKEFLAGS -u MFLAGS MYCELIUM_DISABLE=$* $(CARGO) test $(SCENARIOS)
+	MYCELIUM_DISABLE=$* $(ALONE) $(CARGO) test $(SCENARIOS)
 
 test-models: ## The ring under loom and Miri, in their short form
-	+$(SIDE_BY_SIDE) short-loom short-miri
+	+$(call side_by_side,2,short-loom short-miri)
 
-# Cargo is not to look for make's job server, which its children cannot reach.
 short-%:
-	env -u MAKEFLAGS -u MFLAGS .ci/$* --short
+	$(ALONE) .ci/$* --short
 
 test-benches: $(VENV)/.dev ## The measuring programs in their short form; rivals are built
-	$(CARGO) test --package mycelium-benches --package mycelium-bench-harness
+	$(ALONE) $(CARGO) test $(BENCHES)
 
 loom: ## The ring and the protocol of parking under every interleaving
 	.ci/loom
@@ -135,7 +143,7 @@ bench-bridge: $(VENV)/.sdk ## Measure the bridge: its router, round trips, fan-o
 bench-dynamic: $(VENV)/.dev ## What JSON, MessagePack and raw messages cost beside those of a contract; BENCH_FLAGS go to the program
 	$(CARGO) run --release --package mycelium-benches --bin dynamic -- --python $(MYCELIUM_PYTHON) --docs docs/benchmarks.md $(BENCH_FLAGS)
 
-docs: $(VENV)/.docs ## The documentation as a site, in target/site
+docs: $(VENV)/.dev ## The documentation as a site, in target/site
 	$(BIN)/sphinx-build -q -W --keep-going docs target/site
 
 # The SDK with NumPy and the rivals that it is measured with, apart from the tests.
