@@ -44,8 +44,7 @@ lint: ## Formatting, clippy, rustdoc, ruff, mypy and pyright
 
 lint-rust:
 	$(ALONE) $(CARGO) fmt --all --check
-	$(ALONE) $(CARGO) clippy --all-targets -- -D warnings
-	$(ALONE) $(CARGO) clippy --package mycelium-messages --features serde --all-targets -- -D warnings
+	$(ALONE) $(CARGO) clippy --all-targets --features mycelium-messages/serde -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(ALONE) $(CARGO) doc --no-deps --quiet
 
 lint-python: $(VENV)/.dev
