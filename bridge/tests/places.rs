@@ -138,7 +138,8 @@ fn another_user_can_neither_take_the_place_nor_look_at_the_bridge() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it runs");
-    wait_for("the listening socket", || UnixStream::connect(&socket).ok());
+    let control = site.path("bridge.sock.control");
+    wait_for("the control socket", || UnixStream::connect(&control).ok());
     let (code, stderr) = run(program(&["status"], &site).uid(NOBODY).gid(NOBODY));
     assert_eq!(code, Some(1), "{stderr}");
     let expected = "error: bridge gave no answer: control=";
