@@ -44,8 +44,12 @@ fn variables_go_before_the_file_and_still_do_after_a_reload() {
     }
     drop(client);
 
-    let status: serde_json::Value =
-        serde_json::from_str(&stdout(program(&place, &["status", "--json"]))).expect("JSON");
+    // The control socket is bound after the others.
+    let status = wait_for("an answer", || {
+        let output = program(&place, &["status", "--json"]);
+        output.status.success().then(|| stdout(output))
+    });
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert!(status["metrics"].is_string(), "{status}");
     let checked = stdout(program(&place, &["check"]));
     let names: Vec<_> = VARIABLES
